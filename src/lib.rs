@@ -1,0 +1,14 @@
+//! Streams every commit of SQLite databases to replicas and restores them.
+//!
+//! The journey of one commit, which is also the order of the modules:
+//! `capture` sees the WAL grow, proves with `wal` which frames are committed
+//! and unbroken since the last look, and writes the newest version of each
+//! changed page as one segment in `ltx` form; `spool` makes it durable, and only
+//! then may SQLite reuse those frames; `upload` ships it to each `replica`, which
+//! keeps named bytes in a `storage`. `restore` goes the other way: list, plan a
+//! chain without a hole, fetch, verify, rename.
+//!
+//! `types` are the nouns. `config`, `daemon` and `cli` open doors and read what
+//! the rooms pin up in `status`.
+
+pub mod types;

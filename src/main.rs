@@ -1,0 +1,3 @@
+//! The program: run the command, print the error, choose the exit code.
+
+fn main() {}

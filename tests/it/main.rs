@@ -1,0 +1,1 @@
+//! All whole-program tests, in one binary so that linking is paid once.
