@@ -11,4 +11,5 @@
 //! `types` are the nouns. `config`, `daemon` and `cli` open doors and read what
 //! the rooms pin up in `status`.
 
+pub mod capture;
 pub mod types;
