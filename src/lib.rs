@@ -12,4 +12,6 @@
 //! the rooms pin up in `status`.
 
 pub mod capture;
+pub mod ltx;
 pub mod types;
+pub mod wal;
