@@ -13,5 +13,7 @@
 
 pub mod capture;
 pub mod ltx;
+pub mod durable;
+pub mod storage;
 pub mod types;
 pub mod wal;
