@@ -11,4 +11,6 @@
 //! `types` are the nouns. `config`, `daemon` and `cli` open doors and read what
 //! the rooms pin up in `status`.
 
+pub mod cli;
+pub mod config;
 pub mod types;
