@@ -15,5 +15,7 @@ pub mod capture;
 pub mod ltx;
 pub mod durable;
 pub mod storage;
+pub mod cli;
+pub mod config;
 pub mod types;
 pub mod wal;
