@@ -12,10 +12,11 @@
 //! the rooms pin up in `status`.
 
 pub mod capture;
-pub mod ltx;
-pub mod durable;
-pub mod storage;
 pub mod cli;
 pub mod config;
+pub mod durable;
+pub mod ltx;
+pub mod spool;
+pub mod storage;
 pub mod types;
 pub mod wal;
