@@ -12,5 +12,8 @@
 //! the rooms pin up in `status`.
 
 pub mod durable;
+pub mod ltx;
+pub mod replica;
 pub mod storage;
 pub mod types;
+pub mod wal;
