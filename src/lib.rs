@@ -11,9 +11,13 @@
 //! `types` are the nouns. `config`, `daemon` and `cli` open doors and read what
 //! the rooms pin up in `status`.
 
+pub mod capture;
+pub mod ltx;
 pub mod durable;
 pub mod ltx;
 pub mod replica;
 pub mod storage;
+pub mod cli;
+pub mod config;
 pub mod types;
 pub mod wal;

@@ -1,0 +1,3 @@
+//! Capture.
+pub mod connection;
+pub mod wal_index;

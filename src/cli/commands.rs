@@ -1,0 +1,337 @@
+//! The commands: their flags, the types of their values, their help.
+//!
+//! clap holds the definitions and checks the values; the words reach it in the
+//! one canonical form that [`flags`](super::flags) makes of them, so none of
+//! clap's own grammar (short flags, abbreviations, `-h`) is ever in play.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{TypedValueParser, ValueParser};
+use clap::error::{ContextKind, ContextValue};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::flags::{self, FlagError, Kind};
+use super::quote::quote;
+use super::values;
+
+/// Every command, in the order of the help text.
+pub(crate) fn all() -> Vec<Command> {
+    vec![databases(), generations(), ltx(), replicate(), restore(), version()]
+}
+
+/// The command of that name. `wal` is the old name of `ltx`.
+pub(crate) fn find(name: &str) -> Option<Command> {
+    all().into_iter().find(|command| command.get_name() == name || command.get_all_aliases().any(|a| a == name))
+}
+
+fn databases() -> Command {
+    command("databases", "list databases specified in config file")
+        .long_about("The databases command lists all databases in the configuration file.")
+        .args(config_flags())
+        .arg(switch("json", "Output raw JSON instead of human-readable text."))
+        .override_usage("[arguments]")
+        .after_help("$ PROGRAM databases\n$ PROGRAM databases -config /path/to/litestream.yml")
+}
+
+fn generations() -> Command {
+    command("generations", "list generations of a database or replica")
+        .long_about(
+            "The generations command lists all generations for a database or replica,\n\
+             with their lag behind the database and the time range they cover.",
+        )
+        .args(config_flags())
+        .arg(value("replica", "NAME", "Optional, filters by replica.", ValueParser::string()))
+        .override_usage("[arguments] DB_PATH\n[arguments] REPLICA_URL")
+        .after_help("$ PROGRAM generations /path/to/db\n$ PROGRAM generations -replica s3 /path/to/db")
+}
+
+fn ltx() -> Command {
+    command("ltx", "list available LTX files for a database")
+        .alias("wal")
+        .long_about("The ltx command lists all LTX files available for a database.")
+        .args(config_flags())
+        .arg(value(
+            "level",
+            "LEVEL",
+            "Compaction level to list (0-9 or \"all\").\nDefaults to 0.",
+            parser(values::levels),
+        ))
+        .arg(switch("json", "Output raw JSON instead of human-readable text."))
+        .override_usage("[arguments] DB_PATH\n[arguments] REPLICA_URL")
+        .after_help(
+            "$ PROGRAM ltx /path/to/db\n$ PROGRAM ltx -level 9 s3://mybkt/db\n$ PROGRAM ltx -level all /path/to/db",
+        )
+}
+
+fn replicate() -> Command {
+    command("replicate", "runs a server to replicate databases")
+        .long_about(
+            "The replicate command starts a server to monitor & replicate databases.\n\
+             You can specify your database & replicas in a configuration file or you can\n\
+             replicate a single database file by specifying its path and its replicas in the\n\
+             command line arguments.",
+        )
+        .args(config_flags())
+        .arg(value(
+            "exec",
+            "CMD",
+            "Executes a subcommand and exits when it exits.\nNot available in this version.",
+            ValueParser::string(),
+        ))
+        .arg(switch(
+            "once",
+            "Replicate once and exit. This performs a single sync of all\n\
+             databases and their replicas, then exits. Cannot be used with -exec.",
+        ))
+        .arg(switch(
+            "force-snapshot",
+            "Also write a snapshot of every database. Requires -once.\nNot available in this version.",
+        ))
+        .arg(switch(
+            "enforce-retention",
+            "Also remove snapshots older than the retention. Requires -once.\nNot available in this version.",
+        ))
+        .arg(value(
+            "log-level",
+            "LEVEL",
+            "Sets the log level. Overrides LOG_LEVEL and the config file.\nValid values: trace, debug, info, warn, error",
+            ValueParser::string(),
+        ))
+        .arg(switch(
+            "restore-if-db-not-exists",
+            "Restores the database from the replica if it doesn't exist.\n\
+             On first start with no backup, proceeds normally.",
+        ))
+        .arg(switch(
+            "strict-start",
+            "Fail at the start if a replica cannot be reached.\n\
+             Otherwise replication starts and keeps trying.",
+        ))
+        .arg(value("trace", "PATH", "Ignored, for scripts written for v0.3.11 and before.", ValueParser::string()))
+        .override_usage("[arguments]\n[arguments] DB_PATH REPLICA_URL [REPLICA_URL...]")
+}
+
+fn restore() -> Command {
+    let text = ValueParser::string;
+    command("restore", "recovers database backup from a replica")
+        .long_about("The restore command recovers a database from its replica.")
+        .args(config_flags())
+        .arg(value(
+            "txid",
+            "TXID",
+            "Restore up to a specific hex-encoded transaction ID (inclusive).\n\
+             Defaults to use the highest available transaction.",
+            parser(values::txid),
+        ))
+        .arg(value(
+            "timestamp",
+            "TIMESTAMP",
+            "Restore to a specific point-in-time (inclusive).\nDefaults to use the latest available backup.",
+            text(),
+        ))
+        .arg(value("o", "PATH", "Output path of the restored database.\nDefaults to original DB path.", path()))
+        .arg(switch("if-db-not-exists", "Returns exit code of 0 if the database already exists."))
+        .arg(switch("if-replica-exists", "Returns exit code of 0 if no backups found."))
+        .arg(switch("dry-run", "Print the restore plan and exit without writing a database."))
+        .arg(switch("force", "Overwrite an existing output database and SQLite sidecar files."))
+        .arg(switch("json", "Output raw JSON summary on successful restore."))
+        .arg(value(
+            "replica",
+            "NAME",
+            "Restore from a specific replica.\nDefaults to the replica with the latest data.",
+            text(),
+        ))
+        .arg(value(
+            "parallelism",
+            "NUM",
+            "How many requests to the replica may be under way at once.\nDefaults to 8",
+            parser(values::parallelism),
+        ))
+        .arg(value(
+            "integrity-check",
+            "MODE",
+            "Run a post-restore integrity check on the database.\n\
+             MODE is one of: none, quick, full.\nDefaults to none.",
+            text(),
+        ))
+        .arg(switch("f", "Follow mode: keep applying new changes.\nNot available in this version."))
+        .arg(value(
+            "follow-interval",
+            "DURATION",
+            "Polling interval for follow mode.\nNot available in this version.",
+            parser(values::duration),
+        ))
+        .arg(value(
+            "generation",
+            "NAME",
+            "Restore from a specific generation of a Litestream 0.3 backup.\nNot available in this version.",
+            text(),
+        ))
+        .arg(value(
+            "index",
+            "NUM",
+            "Restore up to a specific hex-encoded WAL index of a Litestream 0.3 backup.\n\
+             Not available in this version.",
+            text(),
+        ))
+        .arg(switch("v", "Verbose output."))
+        .override_usage("[arguments] DB_PATH\n[arguments] -o PATH REPLICA_URL")
+        .after_help(
+            "# Restore latest replica for database to original location.\n\
+             $ PROGRAM restore /path/to/db\n\n\
+             # Restore replica for database to a given point in time.\n\
+             $ PROGRAM restore -timestamp 2020-01-01T00:00:00Z /path/to/db\n\n\
+             # Restore latest replica for database to new /tmp directory\n\
+             $ PROGRAM restore -o /tmp/db /path/to/db\n\n\
+             # Restore database from S3 replica URL.\n\
+             $ PROGRAM restore -o /tmp/db s3://mybucket/db\n\n\
+             # Preview restore plan without writing a database.\n\
+             $ PROGRAM restore -dry-run -o /tmp/db s3://mybucket/db",
+        )
+}
+
+fn version() -> Command {
+    command("version", "prints the binary version")
+        .long_about("Prints the version.")
+        .arg(switch("verbose", "Print details of the build as well."))
+        .override_usage("[arguments]")
+}
+
+fn command(name: &'static str, about: &'static str) -> Command {
+    let words = Arg::new(WORDS).action(ArgAction::Append).num_args(0..).value_parser(ValueParser::string());
+    Command::new(name).no_binary_name(true).disable_help_flag(true).disable_version_flag(true).about(about).arg(words)
+}
+
+fn config_flags() -> [Arg; 2] {
+    [
+        value("config", "PATH", "Specifies the configuration file.\nDefaults to /etc/litestream.yml", path()),
+        switch("no-expand-env", "Disables environment variable expansion in configuration file."),
+    ]
+}
+
+fn value(name: &'static str, placeholder: &'static str, help: &'static str, parser: ValueParser) -> Arg {
+    Arg::new(name).long(name).value_name(placeholder).help(help).value_parser(parser)
+}
+
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    // The canonical form always gives the value: `--name=true`.
+    Arg::new(name).long(name).help(help).num_args(0..=1).value_parser(ValueParser::bool())
+}
+
+fn parser<T: Clone + Send + Sync + 'static>(parse: fn(&str) -> Result<T, String>) -> ValueParser {
+    ValueParser::new(parse)
+}
+
+fn path() -> ValueParser {
+    // Unlike clap's own, takes the empty text: `-config ""` means "not given".
+    ValueParser::new(clap::builder::StringValueParser::new().map(PathBuf::from))
+}
+
+/// The positional words.
+const WORDS: &str = "words";
+
+/// The flags of a command, without its positional words.
+pub(crate) fn flags_of(command: &Command) -> impl Iterator<Item = &Arg> {
+    command.get_arguments().filter(|arg| !arg.is_positional())
+}
+
+/// A command's flags and words, typed.
+pub(crate) struct Matches(ArgMatches);
+
+impl Matches {
+    /// Reads the words after the command's name.
+    pub(crate) fn parse(command: Command, words: &[String]) -> Result<Self, FlagError> {
+        let words = flags::split(words, |name| {
+            let arg = flags_of(&command).find(|arg| arg.get_long() == Some(name))?;
+            Some(if is_switch(arg) { Kind::Switch } else { Kind::Value })
+        })?;
+        let canonical = words.flags.iter().map(|(name, value)| format!("--{name}={value}"));
+        let canonical: Vec<String> = canonical.chain(["--".to_owned()]).chain(words.rest).collect();
+        command.try_get_matches_from(canonical).map(Self).map_err(|error| invalid_value(&error))
+    }
+
+    pub(crate) fn on(&self, name: &str) -> bool {
+        self.0.get_one::<bool>(name).copied().unwrap_or(false)
+    }
+
+    pub(crate) fn get<T: Clone + Send + Sync + 'static>(&self, name: &str) -> Option<T> {
+        self.0.get_one::<T>(name).cloned()
+    }
+
+    /// A text flag; empty text is the same as absent, as everywhere in Go programs.
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
+        self.get::<String>(name).filter(|text| !text.is_empty())
+    }
+
+    pub(crate) fn path(&self, name: &str) -> Option<PathBuf> {
+        self.get::<PathBuf>(name).filter(|path| !path.as_os_str().is_empty())
+    }
+
+    pub(crate) fn duration(&self, name: &str) -> Option<Duration> {
+        self.get(name)
+    }
+
+    pub(crate) fn words(&self) -> Vec<String> {
+        self.0.get_many::<String>(WORDS).map(|words| words.cloned().collect()).unwrap_or_default()
+    }
+}
+
+pub(crate) fn is_switch(arg: &Arg) -> bool {
+    arg.get_value_names().is_none()
+}
+
+/// Turns clap's complaint about a value into Go's. Nothing else can go wrong:
+/// the grammar has already refused what is not defined or has no value.
+fn invalid_value(error: &clap::Error) -> FlagError {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.clone(),
+        _ => String::new(),
+    };
+    // clap names the argument as in its own help: `--level <LEVEL>`.
+    let name = text(ContextKind::InvalidArg);
+    let name = name.trim_start_matches('-').split([' ', '=']).next().unwrap_or_default().to_owned();
+    let reason = std::error::Error::source(error).map_or_else(|| error.kind().to_string(), ToString::to_string);
+    debug_assert!(!name.is_empty(), "unexpected complaint {}", quote(&reason));
+    FlagError::InvalidValue { name, value: text(ContextKind::InvalidValue), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(command: &str, words: &[&str]) -> String {
+        let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+        match Matches::parse(find(command).unwrap(), &words) {
+            Ok(_) => "accepted".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn definitions_are_sound() {
+        for command in all() {
+            command.debug_assert();
+        }
+        assert_eq!(find("wal").unwrap().get_name(), "ltx");
+        assert!(find("foo").is_none());
+    }
+
+    #[test]
+    fn wrong_values_are_reported_as_go_does() {
+        let cases: [(&str, &[&str], &str); 9] = [
+            ("restore", &["-parallelism", "x"], r#"invalid value "x" for flag -parallelism: parse error"#),
+            ("restore", &["-parallelism", "0"], r#"invalid value "0" for flag -parallelism: must be at least 1"#),
+            ("restore", &["-txid", "xyz"], r#"invalid value "xyz" for flag -txid: invalid txid format"#),
+            ("restore", &["-follow-interval=5"], r#"invalid value "5" for flag -follow-interval: parse error"#),
+            ("restore", &["-json=maybe"], r#"invalid boolean value "maybe" for -json: parse error"#),
+            ("ltx", &["-level", "12"], r#"invalid value "12" for flag -level: level must be between 0 and 9"#),
+            ("ltx", &["-level", "z"], r#"invalid value "z" for flag -level: invalid level: must be 0-9 or "all""#),
+            ("restore", &["-config", "", "-o=", "-parallelism=0x8", "db"], "accepted"),
+            ("replicate", &["-once", "--", "-x"], "accepted"),
+        ];
+        for (command, words, expected) in cases {
+            assert_eq!(reason(command, words), expected);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What a command can fail with, as the person at the terminal reads it.
+//!
+//! The text goes to stderr after `Error: `; a hint follows on its own line after
+//! `Try: `. Every failure is exit code 1. Rooms state facts; a command that fails
+//! because of one wraps it in [`CliError::Failed`], which prints the causes too.
+
+use std::error::Error;
+use std::io;
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The first word names no command.
+    #[error("{program} {command}: unknown command{remark}")]
+    UnknownCommand {
+        /// The program's name as it was called.
+        program: String,
+        /// The word.
+        command: String,
+        /// What else there is to say about it; may be empty.
+        remark: &'static str,
+    },
+    /// The flags could not be read; the help text has been shown.
+    #[error("{reason}")]
+    Flags {
+        /// The reason, spelled as Go spells it.
+        reason: String,
+    },
+    /// The arguments make no sense together.
+    #[error("{message}")]
+    Usage {
+        /// What is wrong.
+        message: String,
+        /// A complete command to try instead.
+        hint: Option<String>,
+    },
+    /// The option is known, its feature is not part of this build.
+    #[error("{what} is not available in this version")]
+    NotAvailable {
+        /// The option or command.
+        what: String,
+    },
+    /// A room reported an error.
+    #[error("{}", chain(.0.as_ref()))]
+    Failed(#[source] Box<dyn Error + Send + Sync>),
+    /// The command's output could not be written.
+    #[error("cannot write the output: {0}")]
+    Output(io::Error),
+    /// Nobody reads the output any more (`... | head`). Not worth a message.
+    #[error("the reader of the output is gone")]
+    ReaderGone,
+}
+
+impl CliError {
+    /// Wraps an error of a room.
+    pub fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Failed(error.into())
+    }
+
+    /// Arguments that make no sense together.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::Usage { message: message.into(), hint: None }
+    }
+
+    /// A known option whose feature is not part of this build.
+    pub fn not_available(what: impl Into<String>) -> Self {
+        Self::NotAvailable { what: what.into() }
+    }
+
+    /// A complete command to try instead, if there is one worth showing.
+    pub(crate) fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Usage { hint, .. } => hint.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+/// The error and its causes, each said once.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        // Some libraries repeat their cause in their own text.
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot open the box")]
+    struct Outer(#[source] io::Error);
+
+    #[test]
+    fn causes_are_told_once() {
+        let error = CliError::failed(Outer(io::Error::other("the key is lost")));
+        assert_eq!(error.to_string(), "cannot open the box: the key is lost");
+        let error = CliError::failed("plain text");
+        assert_eq!(error.to_string(), "plain text");
+    }
+}

@@ -1,0 +1,126 @@
+//! The terminal: which command, with what options, what it prints, how it ends.
+//!
+//! Always true: exit code 0 or 1, nothing else. A failure prints `Error: ` and the
+//! reason on stderr, sometimes a second line `Try: ` with a command that works,
+//! and nothing on stdout, with one exception: flags that cannot be read also
+//! print the command's help on stdout, as scripts have come to expect.
+
+mod commands;
+mod error;
+mod flags;
+mod help;
+mod inspect;
+mod options;
+mod quote;
+mod render;
+mod replicate;
+mod restore;
+mod values;
+mod version;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use commands::Matches;
+use flags::FlagError;
+
+pub use error::CliError;
+pub use options::{
+    ConfigFlags, DatabasesOptions, GenerationsOptions, IntegrityCheck, Job, Levels, LtxOptions, ReplicateOptions,
+    RestoreOptions, Source, Target, VersionOptions,
+};
+
+/// What every command knows about the way it was called.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The program's name as it was called, for messages: `brooklet`, or `litestream`.
+    pub program: String,
+}
+
+/// Runs the command named by the words of the command line.
+pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut words = words.into_iter();
+    let context = Context { program: program_name(words.next()) };
+    let outcome = words
+        .map(|word| {
+            word.into_string()
+                .map_err(|word| CliError::usage(format!("argument {} is not valid UTF-8", word.to_string_lossy())))
+        })
+        .collect::<Result<Vec<String>, CliError>>()
+        .and_then(|words| run(&words, &context));
+    match outcome {
+        Ok(code) => code,
+        // Whoever closed the pipe has seen enough.
+        Err(CliError::ReaderGone) => ExitCode::SUCCESS,
+        Err(error) => {
+            render::complain(&format!("Error: {error}"));
+            if let Some(hint) = error.hint() {
+                render::complain(&format!("Try: {hint}"));
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
+    let program = &context.program;
+    let Some((name, words)) = words.split_first() else {
+        render::print(&help::overview(program))?;
+        return Ok(ExitCode::FAILURE);
+    };
+    match name.as_str() {
+        "help" | "-h" | "-help" | "--help" | "--h" => {
+            let command = words.first().and_then(|name| commands::find(name));
+            render::print(&command.map_or_else(|| help::overview(program), |command| help::of(&command, program)))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        option if option.starts_with('-') => {
+            render::print(&help::overview(program))?;
+            return Ok(ExitCode::FAILURE);
+        }
+        "wal" => render::complain(&format!("Warning: '{program} wal' is deprecated, please use 'ltx' instead")),
+        _ => {}
+    }
+    let Some(command) = commands::find(name) else {
+        let remark = if OTHER_COMMANDS.contains(&name.as_str()) { " in this version" } else { "" };
+        return Err(CliError::UnknownCommand { program: program.clone(), command: name.clone(), remark });
+    };
+    let command_name = command.get_name().to_owned();
+    let matches = match Matches::parse(command.clone(), words) {
+        Ok(matches) => matches,
+        Err(FlagError::Help) => {
+            render::print(&help::of(&command, program))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(error) => {
+            let reason = error.to_string();
+            render::complain(&reason);
+            render::print(&help::of(&command, program))?;
+            return Err(CliError::Flags { reason });
+        }
+    };
+    match command_name.as_str() {
+        "databases" => inspect::databases(&options::databases(&matches)?, context),
+        "generations" => inspect::generations(&options::generations(&matches, program)?, context),
+        "ltx" => inspect::ltx(&options::ltx(&matches, program)?, context),
+        "replicate" => replicate::run(&options::replicate(&matches)?, context),
+        "restore" => restore::run(&options::restore(&matches, program)?, context),
+        "version" => version::run(VersionOptions { verbose: matches.on("verbose") }),
+        other => unreachable!("{other} is declared but not dispatched"),
+    }
+    .map(|()| ExitCode::SUCCESS)
+}
+
+/// Commands of Litestream that people may try here.
+const OTHER_COMMANDS: [&str; 10] =
+    ["snapshots", "status", "reset", "start", "stop", "info", "list", "register", "unregister", "sync"];
+
+/// The base name of the first word: the binary may be installed as `litestream`.
+fn program_name(word: Option<OsString>) -> String {
+    word.as_deref()
+        .and_then(|word| Path::new(word).file_stem())
+        .map(|name| name.to_string_lossy().into_owned())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| env!("CARGO_PKG_NAME").to_owned())
+}

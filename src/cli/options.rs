@@ -1,0 +1,453 @@
+//! What each command was asked to do, as typed values. Pure: flags in, options
+//! or the reason why they make no sense out; the first problem is reported.
+
+use std::path::PathBuf;
+
+use super::commands::Matches;
+use super::error::CliError;
+use super::values;
+use crate::types::{Timestamp, Txid};
+
+/// Which config file to read, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConfigFlags {
+    /// `-config`; without it the environment and then the default path decide.
+    pub path: Option<PathBuf>,
+    /// Whether `$NAME` is replaced in the file's text.
+    pub expand_env: bool,
+}
+
+/// What an argument names: a database of the config, or a replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A database path, to be found in the config.
+    Database(PathBuf),
+    /// A replica URL; no config is read.
+    Url(String),
+}
+
+/// `databases`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabasesOptions {
+    /// The config file.
+    pub config: ConfigFlags,
+    /// Print JSON.
+    pub json: bool,
+}
+
+/// `generations`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GenerationsOptions {
+    /// The config file.
+    pub config: ConfigFlags,
+    /// Where to look.
+    pub source: Source,
+    /// Only the replica with this name.
+    pub replica: Option<String>,
+}
+
+/// Which levels to list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Levels {
+    /// This one, 0 to 9.
+    One(u8),
+    /// Level 0, then 1 to 9.
+    All,
+}
+
+/// `ltx`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LtxOptions {
+    /// The config file.
+    pub config: ConfigFlags,
+    /// Where to look.
+    pub source: Source,
+    /// Which levels.
+    pub levels: Levels,
+    /// Print JSON.
+    pub json: bool,
+}
+
+/// What to replicate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// Everything in the config file.
+    Config(ConfigFlags),
+    /// One database given on the command line; no config file is read.
+    Direct {
+        /// The database.
+        database: PathBuf,
+        /// Its replicas, one or more.
+        urls: Vec<String>,
+    },
+}
+
+/// `replicate`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicateOptions {
+    /// What to replicate.
+    pub job: Job,
+    /// Sync each database once, then stop.
+    pub once: bool,
+    /// `-log-level`, which beats `LOG_LEVEL` and the config.
+    pub log_level: Option<String>,
+    /// Restore every database whose file is missing before replication starts.
+    pub restore_if_db_not_exists: bool,
+    /// An unreachable replica at start is fatal.
+    pub strict_start: bool,
+    /// `-trace` was given: say once that it does nothing.
+    pub trace_given: bool,
+}
+
+/// Point in history to restore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Everything there is.
+    Latest,
+    /// Up to this transaction, included.
+    Txid(Txid),
+    /// The newest point at or before this time.
+    Time(Timestamp),
+}
+
+/// How thoroughly SQLite looks at the restored database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IntegrityCheck {
+    /// Not at all.
+    None,
+    /// `PRAGMA quick_check`.
+    Quick,
+    /// `PRAGMA integrity_check`.
+    Full,
+}
+
+impl IntegrityCheck {
+    /// The word of the flag, and of the JSON result.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Quick => "quick",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// `restore`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestoreOptions {
+    /// The config file.
+    pub config: ConfigFlags,
+    /// What to restore.
+    pub source: Source,
+    /// Where to; always given with a URL, else the database's own path if absent.
+    pub output: Option<PathBuf>,
+    /// How far.
+    pub target: Target,
+    /// Only from the replica with this name.
+    pub replica: Option<String>,
+    /// An existing output is success.
+    pub if_db_not_exists: bool,
+    /// No backup at all is success.
+    pub if_replica_exists: bool,
+    /// Requests under way at once; at least 1.
+    pub parallelism: usize,
+    /// Print the plan, write nothing.
+    pub dry_run: bool,
+    /// Replace what is at the output.
+    pub force: bool,
+    /// Print JSON; logs go to stderr.
+    pub json: bool,
+    /// Check of the result.
+    pub integrity_check: IntegrityCheck,
+    /// Log more.
+    pub verbose: bool,
+}
+
+/// `version`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VersionOptions {
+    /// Print the build's details too.
+    pub verbose: bool,
+}
+
+/// Whether the argument is a replica URL: `^\w+://`.
+pub(crate) fn is_url(text: &str) -> bool {
+    text.split_once("://")
+        .is_some_and(|(scheme, _)| !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
+}
+
+/// `-txid`, where zero stands for the latest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TxidLimit(pub(crate) Option<Txid>);
+
+const URL_WITH_CONFIG: &str = "cannot specify a replica URL and the -config flag";
+
+fn config_flags(matches: &Matches) -> ConfigFlags {
+    ConfigFlags { path: matches.path("config"), expand_env: !matches.on("no-expand-env") }
+}
+
+/// The one argument of a command that looks at a database or a replica.
+fn source(matches: &Matches, example: &str) -> Result<Source, CliError> {
+    let source = match matches.words().as_slice() {
+        [] => {
+            let message = "database path or replica URL required".to_owned();
+            return Err(CliError::Usage { message, hint: Some(example.to_owned()) });
+        }
+        [url] if is_url(url) => Source::Url(url.clone()),
+        [path] => Source::Database(PathBuf::from(path)),
+        _ => return Err(CliError::usage("too many arguments")),
+    };
+    match source {
+        Source::Url(_) if matches.path("config").is_some() => Err(CliError::usage(URL_WITH_CONFIG)),
+        source => Ok(source),
+    }
+}
+
+pub(crate) fn databases(matches: &Matches) -> Result<DatabasesOptions, CliError> {
+    if !matches.words().is_empty() {
+        return Err(CliError::usage("too many arguments"));
+    }
+    Ok(DatabasesOptions { config: config_flags(matches), json: matches.on("json") })
+}
+
+pub(crate) fn generations(matches: &Matches, program: &str) -> Result<GenerationsOptions, CliError> {
+    let source = source(matches, &format!("{program} generations /path/to/db"))?;
+    Ok(GenerationsOptions { config: config_flags(matches), source, replica: matches.text("replica") })
+}
+
+pub(crate) fn ltx(matches: &Matches, program: &str) -> Result<LtxOptions, CliError> {
+    let source = source(matches, &format!("{program} ltx /path/to/db"))?;
+    let levels = matches.get("level").unwrap_or(Levels::One(0));
+    Ok(LtxOptions { config: config_flags(matches), source, levels, json: matches.on("json") })
+}
+
+pub(crate) fn replicate(matches: &Matches) -> Result<ReplicateOptions, CliError> {
+    let words = matches.words();
+    if let Some(flag) = words.iter().skip(1).find(|word| word.starts_with('-')) {
+        let flag = super::quote::quote(flag);
+        let message = format!("flag {flag} must be positioned before DB_PATH and REPLICA_URL arguments");
+        return Err(CliError::usage(message));
+    }
+    let job = match words.as_slice() {
+        [] => Job::Config(config_flags(matches)),
+        [path] => return Err(CliError::usage(format!("must specify at least one replica URL for {path}"))),
+        _ if matches.path("config").is_some() => return Err(CliError::usage(URL_WITH_CONFIG)),
+        [path, urls @ ..] => Job::Direct { database: PathBuf::from(path), urls: urls.to_vec() },
+    };
+    let once = matches.on("once");
+    if once && matches.text("exec").is_some() {
+        return Err(CliError::usage("cannot specify -once flag with -exec"));
+    }
+    for flag in ["force-snapshot", "enforce-retention"] {
+        if matches.on(flag) {
+            return Err(match once {
+                true => CliError::not_available(format!("-{flag}")),
+                false => CliError::usage(format!("cannot specify -{flag} flag without -once")),
+            });
+        }
+    }
+    if matches.text("exec").is_some() {
+        return Err(CliError::not_available("running a child process (-exec)"));
+    }
+    Ok(ReplicateOptions {
+        job,
+        once,
+        log_level: matches.text("log-level"),
+        restore_if_db_not_exists: matches.on("restore-if-db-not-exists"),
+        strict_start: matches.on("strict-start"),
+        trace_given: matches.text("trace").is_some(),
+    })
+}
+
+pub(crate) fn restore(matches: &Matches, program: &str) -> Result<RestoreOptions, CliError> {
+    let source = source(matches, &format!("{program} restore -o /path/to/db s3://bucket/prefix"))?;
+    if matches.on("f") || matches.duration("follow-interval").is_some() {
+        return Err(CliError::not_available("follow mode (-f)"));
+    }
+    for flag in ["generation", "index"] {
+        if matches.text(flag).is_some() {
+            return Err(CliError::not_available(format!("restoring a Litestream 0.3 backup (-{flag})")));
+        }
+    }
+    let integrity_check = match matches.text("integrity-check").as_deref() {
+        None | Some("none") => IntegrityCheck::None,
+        Some("quick") => IntegrityCheck::Quick,
+        Some("full") => IntegrityCheck::Full,
+        Some(other) => return Err(CliError::usage(format!("invalid -integrity-check value: {other}"))),
+    };
+    let output = matches.path("o");
+    if let (Source::Url(url), None) = (&source, &output) {
+        let message = "-o is required when restoring from a replica URL".to_owned();
+        return Err(CliError::Usage { message, hint: Some(format!("{program} restore -o /path/to/db {url}")) });
+    }
+    Ok(RestoreOptions {
+        config: config_flags(matches),
+        source,
+        output,
+        target: target(matches)?,
+        replica: matches.text("replica"),
+        if_db_not_exists: matches.on("if-db-not-exists"),
+        if_replica_exists: matches.on("if-replica-exists"),
+        parallelism: matches.get("parallelism").unwrap_or(DEFAULT_PARALLELISM),
+        dry_run: matches.on("dry-run"),
+        force: matches.on("force"),
+        json: matches.on("json"),
+        integrity_check,
+        verbose: matches.on("v"),
+    })
+}
+
+/// As in Litestream 0.3, where it counted downloads of WAL files.
+const DEFAULT_PARALLELISM: usize = 8;
+
+fn target(matches: &Matches) -> Result<Target, CliError> {
+    let txid = matches.get::<TxidLimit>("txid").and_then(|limit| limit.0);
+    match (txid, matches.text("timestamp")) {
+        (None, None) => Ok(Target::Latest),
+        (Some(txid), None) => Ok(Target::Txid(txid)),
+        (None, Some(text)) => values::timestamp(&text).map(Target::Time).ok_or_else(|| {
+            CliError::usage("invalid -timestamp, must specify in ISO 8601 format (e.g. 2000-01-01T00:00:00Z)")
+        }),
+        (Some(_), Some(_)) => Err(CliError::usage("cannot specify both -txid and -timestamp: choose one")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::commands;
+    use super::*;
+
+    fn matches(line: &str) -> Matches {
+        let mut words = line.split(' ').filter(|word| !word.is_empty()).map(str::to_owned);
+        let command = commands::find(&words.next().unwrap()).unwrap();
+        let words: Vec<String> = words.collect();
+        Matches::parse(command, &words).unwrap_or_else(|error| panic!("{line}: {error}"))
+    }
+
+    /// The error, and the hint after a slash.
+    fn refused(line: &str) -> String {
+        let matches = matches(line);
+        let error = match line.split(' ').next().unwrap() {
+            "databases" => databases(&matches).map(drop),
+            "generations" => generations(&matches, "p").map(drop),
+            "ltx" => ltx(&matches, "p").map(drop),
+            "replicate" => replicate(&matches).map(drop),
+            _ => restore(&matches, "p").map(drop),
+        };
+        let error = error.expect_err(line);
+        let hint = error.hint().map(|hint| format!(" / {hint}")).unwrap_or_default();
+        format!("{error}{hint}")
+    }
+
+    #[test]
+    fn says_what_is_wrong_with_the_arguments() {
+        let cases = [
+            ("databases x", "too many arguments"),
+            ("ltx", "database path or replica URL required / p ltx /path/to/db"),
+            ("ltx a b", "too many arguments"),
+            ("ltx -config c file:///a", "cannot specify a replica URL and the -config flag"),
+            ("generations", "database path or replica URL required / p generations /path/to/db"),
+            ("restore", "database path or replica URL required / p restore -o /path/to/db s3://bucket/prefix"),
+            ("restore a b", "too many arguments"),
+            ("restore db -o x", "too many arguments"),
+            (
+                "restore s3://b/p",
+                "-o is required when restoring from a replica URL / p restore -o /path/to/db s3://b/p",
+            ),
+            ("restore -o x -config y s3://b", "cannot specify a replica URL and the -config flag"),
+            (
+                "restore -timestamp x db",
+                "invalid -timestamp, must specify in ISO 8601 format (e.g. 2000-01-01T00:00:00Z)",
+            ),
+            ("restore -integrity-check foo db", "invalid -integrity-check value: foo"),
+            (
+                "restore -txid 1 -timestamp 2024-01-01T00:00:00Z db",
+                "cannot specify both -txid and -timestamp: choose one",
+            ),
+            ("restore -f db", "follow mode (-f) is not available in this version"),
+            (
+                "restore -generation 0011223344556677 db",
+                "restoring a Litestream 0.3 backup (-generation) is not available in this version",
+            ),
+            ("restore -index 1 db", "restoring a Litestream 0.3 backup (-index) is not available in this version"),
+            ("replicate db", "must specify at least one replica URL for db"),
+            ("replicate -config c db file:///a", "cannot specify a replica URL and the -config flag"),
+            (
+                "replicate db file:///a -exec x",
+                "flag \"-exec\" must be positioned before DB_PATH and REPLICA_URL arguments",
+            ),
+            ("replicate -once -exec x", "cannot specify -once flag with -exec"),
+            ("replicate -exec x", "running a child process (-exec) is not available in this version"),
+            ("replicate -force-snapshot", "cannot specify -force-snapshot flag without -once"),
+            ("replicate -once -force-snapshot", "-force-snapshot is not available in this version"),
+            ("replicate -enforce-retention", "cannot specify -enforce-retention flag without -once"),
+            ("replicate -once -enforce-retention", "-enforce-retention is not available in this version"),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(refused(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn restore_defaults_are_those_of_the_original() {
+        let options = restore(&matches("restore db"), "p").unwrap();
+        assert_eq!(options.source, Source::Database("db".into()));
+        assert_eq!((options.target, options.parallelism), (Target::Latest, 8));
+        assert_eq!((options.output, options.replica), (None, None));
+        assert!(options.config.expand_env);
+        assert_eq!(options.integrity_check, IntegrityCheck::None);
+        let zero = restore(&matches("restore -txid 0000000000000000 db"), "p").unwrap();
+        assert_eq!(zero.target, Target::Latest);
+    }
+
+    #[test]
+    fn every_restore_flag_arrives() {
+        let line = "restore -config c -no-expand-env -o out -if-db-not-exists -if-replica-exists -parallelism 3 \
+                    -txid 2a -replica r -dry-run -force -json -integrity-check quick -v db";
+        let options = restore(&matches(line), "p").unwrap();
+        let expected = RestoreOptions {
+            config: ConfigFlags { path: Some("c".into()), expand_env: false },
+            source: Source::Database("db".into()),
+            output: Some("out".into()),
+            target: Target::Txid(Txid::new(42).unwrap()),
+            replica: Some("r".to_owned()),
+            if_db_not_exists: true,
+            if_replica_exists: true,
+            parallelism: 3,
+            dry_run: true,
+            force: true,
+            json: true,
+            integrity_check: IntegrityCheck::Quick,
+            verbose: true,
+        };
+        assert_eq!(options, expected);
+    }
+
+    #[test]
+    fn every_replicate_flag_arrives() {
+        let line =
+            "replicate -once -log-level debug -restore-if-db-not-exists -strict-start -trace t db file:///a s3://b/c";
+        let options = replicate(&matches(line)).unwrap();
+        let expected = ReplicateOptions {
+            job: Job::Direct { database: "db".into(), urls: vec!["file:///a".into(), "s3://b/c".into()] },
+            once: true,
+            log_level: Some("debug".into()),
+            restore_if_db_not_exists: true,
+            strict_start: true,
+            trace_given: true,
+        };
+        assert_eq!(options, expected);
+        let options = replicate(&matches("replicate --config=c")).unwrap();
+        assert_eq!(options.job, Job::Config(ConfigFlags { path: Some("c".into()), expand_env: true }));
+    }
+
+    #[test]
+    fn a_url_begins_with_a_scheme() {
+        for url in ["s3://b/c", "file:///a", "sqlite:///x.db", "a_1://"] {
+            assert!(is_url(url), "{url}");
+        }
+        for path in ["/a", "a://b".trim_start_matches('a'), "C:\\x", "s-3://x", "/s3://x", "db"] {
+            assert!(!is_url(path), "{path}");
+        }
+    }
+}
