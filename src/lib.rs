@@ -12,12 +12,11 @@
 //! the rooms pin up in `status`.
 
 pub mod capture;
-pub mod ltx;
+pub mod cli;
+pub mod config;
 pub mod durable;
 pub mod ltx;
 pub mod replica;
 pub mod storage;
-pub mod cli;
-pub mod config;
 pub mod types;
 pub mod wal;

@@ -107,8 +107,7 @@ impl Handle {
         let mut handle = Self { path: path.to_owned(), connection };
         handle.set_busy_timeout(busy_timeout)?;
         handle.run("PRAGMA cache_size = 8; PRAGMA mmap_size = 0; PRAGMA temp_store = MEMORY")?;
-        let mode: String =
-            handle.connection.query_row("PRAGMA journal_mode", [], |row| row.get(0)).map_err(explain)?;
+        let mode: String = handle.connection.query_row("PRAGMA journal_mode", [], |row| row.get(0)).map_err(explain)?;
         if mode != "wal" {
             if handle.database_size()? == 0 {
                 return Err(Error::Empty(path.to_owned()));
