@@ -17,6 +17,7 @@ pub mod config;
 pub mod durable;
 pub mod ltx;
 pub mod spool;
+pub mod replica;
 pub mod storage;
 pub mod types;
 pub mod wal;

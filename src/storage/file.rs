@@ -337,7 +337,10 @@ impl Upload {
 
     fn copy_from(&mut self, path: &Path) -> Result<()> {
         let unreadable = |e: io::Error| {
-            let (kind, advice) = judge(&e);
+            let (kind, advice) = match judge(&e) {
+                (ErrorKind::Missing, _) => (ErrorKind::Refused, ": it is gone"),
+                judged => judged,
+            };
             Error::new(kind, format!("cannot read {} to store it{advice}", path.display())).caused_by(e)
         };
         let mut source = File::open(path).map_err(unreadable)?;
@@ -366,7 +369,11 @@ fn failed(action: &str, key: &Key, e: io::Error) -> Error {
 }
 
 fn failed_durable(key: &Key, e: durable::Error) -> Error {
-    let (kind, advice) = judge(&e.source);
+    let (kind, advice) = match judge(&e.source) {
+        // The folder vanished while we wrote into it.
+        (ErrorKind::Missing, advice) => (ErrorKind::Later, advice),
+        judged => judged,
+    };
     Error::new(kind, format!("cannot store {key}{advice}")).caused_by(e)
 }
 
