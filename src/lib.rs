@@ -18,6 +18,8 @@ pub mod durable;
 pub mod ltx;
 pub mod spool;
 pub mod replica;
+pub mod status;
 pub mod storage;
+pub mod upload;
 pub mod types;
 pub mod wal;

@@ -23,9 +23,9 @@ use crate::durable;
 use crate::ltx;
 use crate::types::{Checksum, Generation, Txid, TxidRange};
 
-/// One batch captured from a database on this machine, counted within a
-/// generation: 1 is the state in which the generation began, so segments count
-/// from 2. Replicas number what they keep by their own TXIDs.
+/// One batch captured from a database on this machine. The state in which a
+/// history begins has a number too, so segments count from 2. Replicas number
+/// what they keep by their own TXIDs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seq(NonZeroU64);
 

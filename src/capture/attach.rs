@@ -216,7 +216,7 @@ fn forget_foreign_segments(options: &Options) {
 }
 
 /// A name that no other history has.
-fn new_generation() -> Generation {
+pub(super) fn new_generation() -> Generation {
     loop {
         // The standard library seeds each of these from the operating system's randomness.
         let mut hasher = RandomState::new().build_hasher();

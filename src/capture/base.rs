@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use super::error::Error;
 use super::snapshot::Snapshot;
-use super::state::State;
+use super::state::{Cursor, State};
 use crate::ltx::{Encoder, Encoding, Header, Proof, WalSpan};
 use crate::spool::Point;
 use crate::types::{
@@ -18,18 +18,20 @@ use crate::types::{
     page_checksum,
 };
 
-/// A base waiting to be numbered and sent. It holds a guard of its own: while it
-/// exists the log cannot restart more than once.
-#[derive(Debug)]
+/// A base waiting to be numbered and sent, more than once if need be. It holds a
+/// guard of its own: while it exists the log cannot restart more than once.
+#[derive(Clone, Debug)]
 pub struct Base {
-    snapshot: Snapshot,
+    snapshot: Arc<Mutex<Snapshot>>,
+    cursor: Cursor,
     state: State,
     encoding: Encoding,
 }
 
 impl Base {
     pub(super) fn new(snapshot: Snapshot, state: State, encoding: Encoding) -> Self {
-        Self { snapshot, state, encoding }
+        let cursor = snapshot.cursor();
+        Self { snapshot: Arc::new(Mutex::new(snapshot)), cursor, state, encoding }
     }
 
     /// The captured position it shows.
@@ -47,32 +49,33 @@ impl Base {
         self.state.timestamp
     }
 
-    /// Roughly how many bytes the database has.
+    /// Bytes of the database it shows.
     pub fn database_bytes(&self) -> u64 {
         u64::from(self.state.page_count) * u64::from(self.state.identity.page_size.get())
     }
 
-    /// Starts the segment under the TXIDs that the replica gives it.
+    /// Starts the segment under the TXIDs that the replica gives it. `encoding`
+    /// is the replica's.
     ///
     /// # Errors
     /// When the header would not be a legal one.
-    pub fn encode(self, txids: TxidRange) -> Result<BaseReader, Error> {
-        let cursor = self.snapshot.cursor();
-        let size = frame_end(cursor.frame, self.state.identity.page_size) - WAL_HEADER_SIZE;
+    pub fn encode(&self, txids: TxidRange, encoding: Option<Encoding>) -> Result<BaseReader, Error> {
+        let size = frame_end(self.cursor.frame, self.state.identity.page_size) - WAL_HEADER_SIZE;
         let header = Header {
             page_size: self.state.identity.page_size,
             commit: self.state.page_count,
             txids,
             timestamp: self.state.timestamp,
-            wal: Some(WalSpan { offset: WAL_HEADER_SIZE, size, salts: cursor.salts }),
+            wal: Some(WalSpan { offset: WAL_HEADER_SIZE, size, salts: self.cursor.salts }),
             generation: Some(self.state.generation),
             proof: Some(Proof { before: None, after: self.state.checksum }),
         };
         let out = Pipe::default();
-        let encoder = Encoder::new(out.clone(), header, self.encoding)?;
+        let encoder = Encoder::new(out.clone(), header, encoding.unwrap_or(self.encoding))?;
         Ok(BaseReader {
-            snapshot: self.snapshot,
+            snapshot: self.snapshot.clone(),
             page_count: self.state.page_count,
+            lock: lock_page(self.state.identity.page_size).get(),
             expected: self.state.checksum,
             encoder: Some(encoder),
             out,
@@ -84,8 +87,9 @@ impl Base {
 
 /// Reads a base piece by piece.
 pub struct BaseReader {
-    snapshot: Snapshot,
+    snapshot: Arc<Mutex<Snapshot>>,
     page_count: u32,
+    lock: u32,
     expected: Checksum,
     encoder: Option<Encoder<Pipe>>,
     out: Pipe,
@@ -104,23 +108,24 @@ impl BaseReader {
     /// then not be kept.
     pub fn piece(&mut self) -> Result<Option<Vec<u8>>, Error> {
         let Some(mut encoder) = self.encoder.take() else { return Ok(None) };
-        let lock = lock_page(self.snapshot.page_size()).get();
+        let mut snapshot = self.snapshot.lock().expect("no holder of this lock panics");
         let mut page = Vec::new();
         while self.next <= self.page_count {
-            if self.next != lock {
+            if self.next != self.lock {
                 let pgno = Pgno::new(self.next).expect("counts from 1");
-                self.snapshot.read(pgno, &mut page)?;
+                snapshot.read(pgno, &mut page)?;
                 self.sum.toggle(page_checksum(pgno, &page));
                 encoder.page(pgno, &page)?;
             }
-            self.next += 1;
+            let Some(next) = self.next.checked_add(1) else { break };
+            self.next = next;
             if self.out.len() >= PIECE {
                 self.encoder = Some(encoder);
                 return Ok(Some(self.out.take()));
             }
         }
         if self.sum.checksum() != self.expected {
-            return Err(Error::Unstable { pgno: 0 });
+            return Err(Error::BaseMismatch);
         }
         encoder.finish()?;
         Ok(Some(self.out.take()))

@@ -56,6 +56,9 @@ pub enum Error {
     /// A segment could not be encoded.
     #[error("cannot write a segment")]
     Segment(#[from] ltx::Error),
+    /// What was read for a base is not what capture had recorded.
+    #[error("the pages read for a base do not have the recorded database checksum")]
+    BaseMismatch,
     /// Two looks at a frozen database differed.
     #[error("page {pgno} changed while a guard should have kept it still")]
     Unstable {

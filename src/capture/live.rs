@@ -24,8 +24,8 @@ use super::snapshot::Snapshot;
 use super::state::{Cursor, State, file_id};
 use super::wal_index::View;
 use crate::ltx::{WalSpan, growth_hole};
-use crate::spool::Spool;
-use crate::types::{Timestamp, WAL_HEADER_SIZE, frame_end};
+use crate::spool::{Point, Spool};
+use crate::types::{Generation, Timestamp, WAL_HEADER_SIZE, frame_end};
 use crate::wal::Scanner;
 
 /// What a look led to.
@@ -69,7 +69,7 @@ pub(super) struct Activity {
 }
 
 /// The paths are compared with the open files at most this often.
-const IDENTITY_EVERY: Duration = Duration::from_secs(1);
+const IDENTITY_EVERY: Duration = Duration::from_millis(100);
 /// The barrier is not waited for longer than this: another writer is busy, and so is the log.
 const BARRIER_WAIT: Duration = Duration::from_millis(60);
 /// More frames than this, in bytes, are not captured while writers wait.
@@ -93,7 +93,7 @@ enum Reached {
 impl Live {
     /// Looks at the log and does what is due: capture, then checkpoint.
     pub(super) fn look(&mut self, now: Instant, wall: SystemTime) -> Result<Looked, Error> {
-        self.check_identity(now)?;
+        let unchecked = self.check_identity(now)?;
         let view = self.guard.view()?;
         let pending = self.notice(&view, now, wall)?;
         match self.checkpoint_due(&view, now) {
@@ -104,7 +104,7 @@ impl Live {
                     self.capture(wall)?;
                     return self.look_again(now);
                 }
-                Ok(Looked { again: [again, at].into_iter().flatten().min() })
+                Ok(Looked { again: [again, at, unchecked].into_iter().flatten().min() })
             }
             due => {
                 self.checkpoint(now, wall, due == Due::Shrink)?;
@@ -279,6 +279,23 @@ impl Live {
             }
         }
         Err(Error::Lost(Lost::ChangedUnderRead))
+    }
+
+    /// Goes on under another name.
+    pub(super) fn new_generation(&mut self, generation: Generation) -> Result<(), Error> {
+        let path = self.map.path().to_owned();
+        // The batch counter goes on, so that the newest state stays recognisable.
+        let state = State { generation, seq: self.state().seq.next(), ..*self.state() };
+        self.map.write_state(state).map_err(Error::local("update", &path))?;
+        let floor = Point { seq: state.seq, checksum: state.checksum };
+        self.spool.restart(floor).map_err(Error::local("empty the spool beside", &path))?;
+        tracing::info!(
+            db = self.options.path.display().to_string(),
+            generation = generation.to_string(),
+            reason = "another writer continued the history of a replica meanwhile",
+            "new generation"
+        );
+        Ok(())
     }
 
     /// Notices new commits and their time; `true` when some are not captured.
@@ -480,11 +497,11 @@ impl Live {
         Err(last.expect("tried at least once").into())
     }
 
-    /// F50 to F52: what the paths name must be what is open.
-    fn check_identity(&mut self, now: Instant) -> Result<(), Error> {
-        let due = self.activity.identity_checked.is_none_or(|at| now.saturating_duration_since(at) >= IDENTITY_EVERY);
-        if !due {
-            return Ok(());
+    /// F50 to F52: what the paths name must be what is open. Gives the time to
+    /// look again when it was looked at a moment ago.
+    fn check_identity(&mut self, now: Instant) -> Result<Option<Instant>, Error> {
+        if let Some(next) = self.activity.identity_checked.map(|at| at + IDENTITY_EVERY).filter(|at| now < *at) {
+            return Ok(Some(next));
         }
         self.activity.identity_checked = Some(now);
         let identity = self.map.state().identity;
@@ -505,7 +522,7 @@ impl Live {
         if !self.guard.holds_transaction() {
             return Err(Error::Lost(Lost::UnseenRestart));
         }
-        Ok(())
+        Ok(None)
     }
 }
 

@@ -176,6 +176,16 @@ impl Database {
         base.inspect_err(|_| self.detach())
     }
 
+    /// Begins a new history under a new name, because another writer's came between
+    /// ours on some replica. Nothing is read again; every replica needs a base.
+    ///
+    /// # Errors
+    /// Why it could not; the database is then detached.
+    pub fn new_generation(&mut self, wall: SystemTime) -> Result<(), Error> {
+        let begun = self.attached(wall).and_then(|live| live.new_generation(attach::new_generation()));
+        begun.inspect_err(|_| self.detach())
+    }
+
     /// Captures a last time, tries to leave the log copied and small, and lets go.
     ///
     /// # Errors

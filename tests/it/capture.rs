@@ -82,7 +82,7 @@ impl Rig {
         self.generation = Some(base.generation());
         self.seq = base.point().seq;
         let mut bytes = Vec::new();
-        let mut reader = base.encode(self.seq_as_snapshot()).unwrap();
+        let mut reader = base.encode(self.seq_as_snapshot(), None).unwrap();
         while let Some(piece) = reader.piece().unwrap() {
             bytes.extend(piece);
         }
