@@ -14,6 +14,7 @@
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod durable;
 pub mod ltx;
 pub mod spool;
