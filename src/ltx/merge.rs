@@ -294,6 +294,8 @@ mod tests {
         assert_eq!(wal(&[a, c]), c.wal, "a gap");
         let restarted = with(32, 3, Salts { first: 2, second: 9 });
         assert_eq!(wal(&[a, b, restarted]), restarted.wal);
+        let continued_elsewhere = with(42, 5, Salts { first: 2, second: 9 });
+        assert_eq!(wal(&[a, continued_elsewhere]), continued_elsewhere.wal);
         assert_eq!(wal(&[a, header(range(2, 2), 5)]), None);
         assert_eq!(wal(&[header(range(2, 2), 5), a]), a.wal);
 

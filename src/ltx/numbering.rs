@@ -70,7 +70,7 @@ pub fn growth_hole(pages: impl IntoIterator<Item = Pgno>, old: u32, new: u32, pa
     let mut expected = following(old, lock);
     for pgno in pages {
         let number = pgno.get();
-        if number <= old || number == lock {
+        if number <= old {
             continue;
         }
         if Some(number) != expected {

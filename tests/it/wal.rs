@@ -382,6 +382,24 @@ fn frame_numbers_and_offsets_do_not_wrap() {
     assert_eq!(full.push(&bytes), None);
 }
 
+/// The salts are not covered by the checksum: both have to fit.
+#[test]
+fn a_frame_with_other_salts_ends_the_log_although_its_checksum_fits() {
+    let db = Database::new(size(512));
+    db.insert(2);
+    db.insert(2);
+    let whole = db.files().agreed("whole").unwrap();
+    for frame in [1, 2, whole.frames.len()] {
+        for byte in 8..16 {
+            let mut files = db.files();
+            let at = frame_offset(u32::try_from(frame).unwrap(), db.page_size);
+            files.wal[usize::try_from(at).unwrap() + byte] ^= 1;
+            let found = files.agreed("other salts").unwrap();
+            assert!(found.frames.len() < frame, "frame {frame}");
+        }
+    }
+}
+
 #[test]
 fn a_frame_of_page_0_ends_the_log() {
     let db = Database::new(size(512));
