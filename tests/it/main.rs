@@ -6,3 +6,4 @@ mod fault;
 mod file_storage;
 mod replica;
 mod storage;
+mod capture;
