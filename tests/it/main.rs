@@ -1,9 +1,10 @@
 //! All whole-program tests, in one binary so that linking is paid once.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod capture;
 #[cfg(feature = "failpoints")]
 mod durable;
 mod fault;
 mod file_storage;
 mod replica;
 mod storage;
-mod capture;
