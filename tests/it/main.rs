@@ -6,5 +6,6 @@ mod capture;
 mod durable;
 mod fault;
 mod file_storage;
+mod interop_replica;
 mod replica;
 mod storage;
