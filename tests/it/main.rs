@@ -11,6 +11,7 @@ mod golden_ltx;
 mod image;
 mod interop_ltx;
 mod pipeline;
+mod interop_replica;
 mod replica;
 mod storage;
 mod wal;
