@@ -312,7 +312,7 @@ fn mistakes_are_refused_with_the_words_people_know() {
         assert_eq!(refused(text), expected, "{text}");
     }
     assert!(refused("a: [1\n").starts_with("yaml: "));
-    let nine = format!("levels: [{}]", vec!["{interval: 1s}"; 9].join(", "));
+    let nine = format!("levels: [{}]", ["{interval: 1s}"; 9].join(", "));
     assert_eq!(refused(&nine), "levels: at most 8 compaction levels are possible (got 9)");
 }
 
