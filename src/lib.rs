@@ -11,6 +11,16 @@
 //! `types` are the nouns. `config`, `daemon` and `cli` open doors and read what
 //! the rooms pin up in `status`.
 
+pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod daemon;
+pub mod durable;
+pub mod ltx;
+pub mod replica;
+pub mod spool;
+pub mod status;
+pub mod storage;
 pub mod types;
+pub mod upload;
+pub mod wal;

@@ -1,1 +1,17 @@
 //! All whole-program tests, in one binary so that linking is paid once.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+mod capture;
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+mod fuzz;
+mod golden_ltx;
+mod image;
+mod interop_ltx;
+mod wal;
+#[cfg(feature = "failpoints")]
+mod durable;
+mod fault;
+mod file_storage;
+mod replica;
+mod storage;

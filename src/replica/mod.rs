@@ -1,0 +1,219 @@
+//! One database's shelf in a storage: which segments are there, putting one
+//! there once, reading them.
+//!
+//! Always true: a name that was given to a segment never gets other bytes, also
+//! when two programs write, when an answer is lost, and when a put is repeated
+//! after a restart. A listing shows segments only: other names are skipped.
+//!
+//! Nothing is remembered between calls. The daemon lists once, then keeps the
+//! [`Listing`] itself: as the only writer it knows what it wrote, and it learns
+//! at its next put if it is not.
+
+mod generations;
+mod keys;
+mod listing;
+mod put;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use crate::ltx::{self, Header, Level, Trailer};
+use crate::storage::{self, ErrorKind, Key, LIST_PAGE, Storage};
+use crate::types::{Timestamp, TxidRange};
+
+pub use generations::Run;
+pub use keys::Layout;
+pub use listing::Listing;
+pub use put::PutError;
+
+/// Levels listed at once. All ten would be faster by little, and many databases
+/// open their replicas at the same time.
+const LISTINGS_AT_ONCE: usize = 5;
+
+/// A segment on a replica, as its name and a listing tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Segment {
+    /// How often it was merged.
+    pub level: Level,
+    /// The transactions it holds.
+    pub txids: TxidRange,
+    /// Its length in bytes.
+    pub size: u64,
+    /// When it was captured, as far as the storage's listing shows that: some
+    /// show when it was uploaded. The header tells the truth.
+    pub created: Timestamp,
+}
+
+impl fmt::Display for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.level, self.txids)
+    }
+}
+
+/// Why a replica could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The storage says no.
+    #[error("{0}")]
+    Storage(storage::Error),
+    /// What is there is not what its name says.
+    #[error("{key} cannot be used: restore to a point that does not need it, or use another replica")]
+    Segment {
+        /// Its whole name.
+        key: Key,
+        /// What is wrong with it.
+        source: ltx::Error,
+    },
+    /// A segment under the name of another.
+    #[error("{key} holds transactions {found} and not those in its name: find out who renamed it")]
+    Misnamed {
+        /// Its whole name.
+        key: Key,
+        /// What its header says.
+        found: TxidRange,
+    },
+}
+
+impl Error {
+    /// What to do next.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Storage(e) => e.kind,
+            Self::Segment { .. } | Self::Misnamed { .. } => ErrorKind::Refused,
+        }
+    }
+}
+
+impl From<storage::Error> for Error {
+    fn from(e: storage::Error) -> Self {
+        Self::Storage(e)
+    }
+}
+
+/// What reading a replica returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// One database's place in a storage.
+#[derive(Clone)]
+pub struct Replica {
+    name: String,
+    storage: Arc<dyn Storage>,
+    root: Key,
+    layout: Layout,
+}
+
+impl Replica {
+    /// The replica that configuration calls `name`, below `root`, which is used
+    /// as the layout says (see [`Layout`]).
+    pub fn new(name: String, storage: Arc<dyn Storage>, root: Key, layout: Layout) -> Self {
+        Self { name, storage, root, layout }
+    }
+
+    /// What configuration calls it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What kind of storage it is in: `file`, `s3`.
+    pub fn kind(&self) -> &'static str {
+        self.storage.kind()
+    }
+
+    /// Where the segments of a level are.
+    pub fn folder(&self, level: Level) -> Key {
+        self.layout.folder(&self.root, level)
+    }
+
+    /// Where a segment is.
+    pub fn key(&self, level: Level, txids: TxidRange) -> Key {
+        self.folder(level).child(&ltx::file_name(txids)).expect("digits are legal in a key")
+    }
+
+    /// The segments of one level, ascending.
+    pub async fn list(&self, level: Level) -> Result<Vec<Segment>> {
+        let folder = self.folder(level);
+        let mut segments = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.storage.list(&folder, after.as_ref()).await?;
+            let last = page.last().map(|object| object.key.clone());
+            if last.is_some() && last <= after {
+                let message = format!("the listing of {folder} repeats itself: report this storage as not supported");
+                return Err(storage::Error::new(ErrorKind::Refused, message).into());
+            }
+            segments.extend(page.iter().filter_map(|object| {
+                // A folder within the folder is not ours.
+                let name = object.key.as_str().strip_prefix(folder.as_str())?.strip_prefix('/')?;
+                let txids = ltx::parse_file_name(name)?;
+                Some(Segment { level, txids, size: object.size, created: object.modified })
+            }));
+            if page.len() < LIST_PAGE {
+                return Ok(segments);
+            }
+            after = last;
+        }
+    }
+
+    /// The segments of all levels. Not one moment's picture: what is merged and
+    /// deleted meanwhile can be missing from both places, so whoever finds a gap
+    /// lists again before believing it.
+    pub async fn list_all(&self) -> Result<Listing> {
+        stream::iter(Level::all())
+            .map(|level| self.list(level))
+            .buffer_unordered(LISTINGS_AT_ONCE)
+            .try_fold(Listing::default(), |mut listing, segments| async move {
+                listing.extend(segments);
+                Ok(listing)
+            })
+            .await
+    }
+
+    /// Exactly these bytes of a segment.
+    pub async fn read(&self, segment: &Segment, range: Range<u64>) -> Result<Bytes> {
+        let key = self.key(segment.level, segment.txids);
+        let wanted = range.end.saturating_sub(range.start);
+        let bytes = self.storage.get(&key, range).await?;
+        if bytes.len() as u64 != wanted {
+            return Err(storage::Error::cut_short(&key, wanted, bytes.len()).into());
+        }
+        Ok(bytes)
+    }
+
+    /// What a segment says about itself; checked against its name.
+    pub async fn read_header(&self, segment: &Segment) -> Result<Header> {
+        let bytes = self.read(segment, 0..Header::SIZE as u64).await?;
+        let key = || self.key(segment.level, segment.txids);
+        let header = Header::decode(&bytes).map_err(|source| Error::Segment { key: key(), source })?;
+        if header.txids != segment.txids {
+            return Err(Error::Misnamed { key: key(), found: header.txids });
+        }
+        Ok(header)
+    }
+
+    /// The last bytes of a segment.
+    pub async fn read_trailer(&self, segment: &Segment) -> Result<Trailer> {
+        let start = segment.size.saturating_sub(Trailer::SIZE as u64);
+        let bytes = self.read(segment, start..segment.size).await?;
+        let damaged = |source| Error::Segment { key: self.key(segment.level, segment.txids), source };
+        let bytes = bytes.first_chunk().ok_or_else(|| damaged(ltx::Error::Truncated { part: "trailer" }))?;
+        Trailer::decode(bytes).map_err(damaged)
+    }
+
+    /// Removes segments. Those already gone count as removed.
+    pub async fn remove(&self, segments: &[Segment]) -> Result<()> {
+        let keys: Vec<Key> = segments.iter().map(|segment| self.key(segment.level, segment.txids)).collect();
+        Ok(self.storage.delete(&keys).await?)
+    }
+}
+
+impl fmt::Debug for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Replica");
+        shown.field("name", &self.name).field("kind", &self.kind()).field("root", &self.root);
+        shown.field("layout", &self.layout).finish()
+    }
+}
