@@ -17,6 +17,7 @@ pub mod config;
 pub mod durable;
 pub mod ltx;
 pub mod replica;
+pub mod restore;
 pub mod storage;
 pub mod types;
 pub mod wal;

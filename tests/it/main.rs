@@ -1,1 +1,5 @@
 //! All whole-program tests, in one binary so that linking is paid once.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+mod history;
+mod restore;
