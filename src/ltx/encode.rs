@@ -138,3 +138,73 @@ impl<W: Write> Write for Summed<W> {
         self.out.flush()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::forge::{header, page, pgno, proof, range};
+    use super::*;
+
+    fn encoder(header: Header) -> Encoder<Vec<u8>> {
+        Encoder::new(Vec::new(), header, Encoding::Block).unwrap()
+    }
+
+    #[test]
+    fn a_header_that_breaks_a_rule_is_not_written() {
+        for header in [
+            header(range(2, 2), 0),
+            header(range(2, u64::MAX), 1),
+            Header { proof: proof(Some(1), 2), ..header(range(1, 1), 1) },
+        ] {
+            let mut out = Vec::new();
+            assert!(matches!(Encoder::new(&mut out, header, Encoding::Block), Err(Error::Header { .. })));
+            assert!(out.is_empty());
+        }
+    }
+
+    #[test]
+    fn refused_pages_leave_no_trace() {
+        let mut with_refusals = encoder(header(range(2, 2), 4));
+        let mut without = encoder(header(range(2, 2), 4));
+        for encoder in [&mut with_refusals, &mut without] {
+            encoder.page(pgno(2), &page(2, 1)).unwrap();
+        }
+        for (number, length) in [(1, 512), (2, 512), (5, 512), (3, 511), (3, 0), (3, 1024)] {
+            assert!(with_refusals.page(pgno(number), &vec![0; length]).is_err(), "page {number} of {length} bytes");
+        }
+        for encoder in [&mut with_refusals, &mut without] {
+            encoder.page(pgno(4), &page(4, 1)).unwrap();
+        }
+        assert_eq!(with_refusals.finish().unwrap(), without.finish().unwrap());
+    }
+
+    #[test]
+    fn a_complete_segment_with_a_hole_is_not_finished() {
+        let rebase = Header { proof: proof(None, 2), ..header(range(8, 8), 3) };
+        for complete in [header(range(1, 1), 3), rebase] {
+            let mut encoder = encoder(complete);
+            assert!(matches!(encoder.page(pgno(2), &page(2, 1)), Err(Error::Missing { pgno: 1 })));
+            encoder.page(pgno(1), &page(1, 1)).unwrap();
+            assert!(matches!(encoder.page(pgno(3), &page(3, 1)), Err(Error::Missing { pgno: 2 })));
+            encoder.page(pgno(2), &page(2, 1)).unwrap();
+            assert!(matches!(encoder.finish(), Err(Error::Missing { pgno: 3 })));
+        }
+    }
+
+    #[test]
+    fn a_writer_that_fails_is_an_error_wherever_it_fails() {
+        let whole = {
+            let mut encoder = encoder(header(range(2, 2), 4));
+            encoder.page(pgno(2), &page(2, 1)).unwrap();
+            encoder.finish().unwrap().0
+        };
+        for room in 0..whole.len() {
+            let mut space = vec![0; room];
+            let written = || -> Result<(), Error> {
+                let mut encoder = Encoder::new(&mut space[..], header(range(2, 2), 4), Encoding::Block)?;
+                encoder.page(pgno(2), &page(2, 1))?;
+                encoder.finish().map(drop)
+            }();
+            assert!(matches!(written, Err(Error::Io(_))), "room for {room} bytes");
+        }
+    }
+}

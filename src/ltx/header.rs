@@ -215,3 +215,102 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_be_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::examples;
+    use super::super::forge::{header, proof, range};
+    use super::*;
+
+    fn ours() -> Header {
+        let salts = Salts { first: 1, second: u32::MAX };
+        let wal = Some(WalSpan { offset: 4152, size: 4120, salts });
+        Header { wal, proof: proof(Some(5), 6), ..header(range(2, 9), 17) }
+    }
+
+    #[test]
+    fn round_trips_with_and_without_each_optional_field() {
+        let full = ours();
+        let bare = Header { wal: None, generation: None, proof: None, ..full };
+        let complete = Header { proof: proof(None, 6), ..full };
+        let before_1970 = Header { timestamp: Timestamp::from_millis(-1), ..full };
+        for header in [full, bare, complete, before_1970, examples::header()] {
+            assert_eq!(Header::decode(&header.encode()).unwrap(), header);
+        }
+    }
+
+    #[test]
+    fn the_proof_lies_in_the_reserved_bytes_and_the_generation_in_the_node() {
+        let bytes = ours().encode();
+        assert_eq!(bytes[72..80], 0xb00c_u64.to_be_bytes());
+        assert_eq!(&bytes[80..84], b"BKL1");
+        assert_eq!(bytes[84..92], ((1 << 63) | 5_u64).to_be_bytes());
+        assert_eq!(bytes[92..], ((1 << 63) | 6_u64).to_be_bytes());
+        let complete = Header { proof: proof(None, 6), ..ours() }.encode();
+        assert_eq!(complete[84..92], [0; 8]);
+    }
+
+    #[test]
+    fn a_segment_is_complete_by_its_transactions_or_by_its_proof() {
+        assert!(header(range(1, 3), 1).is_complete());
+        assert!(!header(range(2, 3), 1).is_complete());
+        assert!(Header { proof: proof(None, 1), ..header(range(2, 3), 1) }.is_complete());
+        assert!(!Header { proof: proof(Some(1), 1), ..header(range(2, 3), 1) }.is_complete());
+    }
+
+    #[test]
+    fn foreign_reserved_bytes_are_no_proof() {
+        let mut bytes = ours().encode();
+        bytes[80..].fill(0x5a);
+        assert_eq!(Header::decode(&bytes).unwrap(), Header { proof: None, ..ours() });
+    }
+
+    #[test]
+    fn every_broken_rule_is_refused() {
+        let spoiled = |at: usize, bytes: &[u8]| {
+            let mut header = ours().encode();
+            header[at..at + bytes.len()].copy_from_slice(bytes);
+            Header::decode(&header)
+        };
+        for (rule, at, bytes) in [
+            ("magic", 0, &b"LTX2"[..]),
+            ("unknown flag", 4, &[0, 0, 0, 6]),
+            ("page size 0", 8, &[0, 0, 0, 0]),
+            ("page size 768", 8, &[0, 0, 3, 0]),
+            ("page size 65537", 8, &[0, 1, 0, 1]),
+            ("commit 0", 12, &[0; 4]),
+            ("first TXID 0", 16, &[0; 8]),
+            ("last TXID 0", 16, &[0; 16]),
+            ("first above last", 16, &[0, 0, 0, 0, 0, 0, 0, 10]),
+            ("the very last TXID", 24, &[0xff; 8]),
+            ("database checksum", 40, &[0x80, 0, 0, 0, 0, 0, 0, 0]),
+            ("salts or size without offset", 48, &[0; 8]),
+            ("offset inside the WAL header", 48, &[0, 0, 0, 0, 0, 0, 0, 31]),
+            ("negative offset", 48, &[0x80]),
+            ("negative size", 56, &[0x80]),
+            ("complete from 1, but continues", 16, &[0, 0, 0, 0, 0, 0, 0, 1]),
+            ("before is no checksum", 84, &[0x7f]),
+            ("after is no checksum", 92, &[0x7f]),
+            ("after is absent", 92, &[0; 8]),
+        ] {
+            assert!(matches!(spoiled(at, bytes), Err(Error::Header { .. })), "{rule}");
+        }
+        assert!(matches!(spoiled(4, &[0; 4]), Err(Error::Unsupported { .. })), "official checksums");
+        assert!(matches!(spoiled(4, &[0, 0, 0, 3]), Err(Error::Unsupported { .. })), "0.5.0-beta1");
+        for length in 0..Header::SIZE {
+            assert!(matches!(Header::decode(&ours().encode()[..length]), Err(Error::Truncated { .. })));
+        }
+    }
+
+    #[test]
+    fn the_trailer_has_a_file_checksum_and_no_other() {
+        let trailer = Trailer { file_checksum: Checksum::from_crc(42) };
+        let bytes = trailer.encode();
+        assert_eq!(Trailer::decode(&bytes).unwrap(), trailer);
+        for at in [0, 8] {
+            let mut bytes = bytes;
+            bytes[at] ^= 0x80;
+            assert!(matches!(Trailer::decode(&bytes), Err(Error::Trailer { .. })), "bit 63 at {at}");
+        }
+    }
+}

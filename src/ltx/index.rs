@@ -264,3 +264,149 @@ fn next_uvarint<'a>(bytes: &mut impl Iterator<Item = &'a u8>) -> Option<u64> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use crate::types::lock_page;
+
+    use super::super::forge::{Forged, Frame, header, page, pgno, range, segment, uvarint};
+    use super::super::{Decoder, Encoding, decode_frame};
+    use super::*;
+
+    /// The index of a segment as a reader of ranges finds it.
+    fn fetched(file: &[u8]) -> Result<(Range<u64>, Vec<u8>), Error> {
+        let tail = file.last_chunk().ok_or(Error::Truncated { part: "index" })?;
+        let at = locate(file.len() as u64, tail)?;
+        let bytes = &file[usize::try_from(at.start).unwrap()..usize::try_from(at.end).unwrap()];
+        Ok((at, bytes.to_vec()))
+    }
+
+    fn list(entries: &[[u64; 3]]) -> Vec<u8> {
+        let mut list: Vec<u8> = entries.iter().flatten().flat_map(|number| uvarint(*number)).collect();
+        list.push(0);
+        list
+    }
+
+    #[test]
+    fn the_smallest_segment_has_an_empty_index() {
+        let header = header(range(2, 2), 1);
+        let file = segment(header, &[], Encoding::Block);
+        assert_eq!(file.len(), 131);
+        let (at, bytes) = fetched(&file).unwrap();
+        assert_eq!((at.clone(), &bytes[..]), (106..107, &[0][..]));
+        assert_eq!(parse(&bytes, &header, at.start).unwrap(), []);
+    }
+
+    #[test]
+    fn an_index_that_does_not_fit_the_file_is_not_located() {
+        let tail = |length: u64| {
+            let mut tail = [0; TAIL_SIZE];
+            tail[..8].copy_from_slice(&length.to_be_bytes());
+            tail
+        };
+        assert_eq!(locate(131, &tail(1)).unwrap(), 106..107);
+        assert_eq!(locate(1000, &tail(870)).unwrap(), 106..976);
+        for (file_len, length) in [(131, 0), (131, 2), (1000, 871), (1000, u64::MAX), (130, 1), (23, 1), (0, 1)] {
+            assert!(locate(file_len, &tail(length)).unwrap_err().is_damage(), "{length} in {file_len}");
+        }
+        assert!(locate(u64::MAX, &tail(u64::MAX - 130)).is_ok(), "no overflow at the largest file");
+    }
+
+    #[test]
+    fn what_is_no_index_of_this_segment_is_refused() {
+        let header = header(range(2, 2), 4);
+        let parse = |bytes: &[u8], start| parse(bytes, &header, start);
+        assert!(parse(&list(&[[1, 100, 20], [4, 120, 30]]), 156).is_ok());
+        for (what, bytes, start) in [
+            ("no end", vec![], 106),
+            ("half an entry", vec![1, 100], 106),
+            ("bytes after the end", vec![0, 0], 106),
+            ("a gap before the end marker", list(&[[1, 100, 20]]), 127),
+            ("a gap after the header", list(&[[1, 101, 20]]), 127),
+            ("a gap between pages", list(&[[1, 100, 20], [4, 121, 30]]), 157),
+            ("an overlap", list(&[[1, 100, 20], [4, 119, 30]]), 155),
+            ("a frame without payload", list(&[[1, 100, 6]]), 112),
+            ("a frame larger than any", list(&[[1, 100, 600]]), 706),
+            ("a page past the end", list(&[[5, 100, 20]]), 126),
+            ("a page number of 33 bits", list(&[[1 << 32, 100, 20]]), 126),
+            ("pages out of order", list(&[[2, 100, 20], [1, 120, 20]]), 146),
+            ("a page twice", list(&[[2, 100, 20], [2, 120, 20]]), 146),
+            ("a padded number", vec![0x81, 0, 100, 20, 0], 126),
+            ("a number of eleven bytes", [vec![0xff; 10], vec![1]].concat(), 106),
+            ("a number of 65 bits", [vec![0xff; 9], vec![2]].concat(), 106),
+        ] {
+            assert!(parse(&bytes, start).unwrap_err().is_damage(), "{what}");
+        }
+    }
+
+    #[test]
+    fn complete_segments_have_an_index_without_holes_and_none_has_the_lock_page() {
+        let complete = header(range(1, 1), 2);
+        assert!(parse(&list(&[[1, 100, 20], [2, 120, 20]]), &complete, 146).is_ok());
+        assert!(matches!(parse(&list(&[[1, 100, 20]]), &complete, 126), Err(Error::Missing { pgno: 2 })));
+        assert!(matches!(parse(&list(&[[2, 100, 20]]), &complete, 126), Err(Error::Missing { pgno: 1 })));
+        let lock = lock_page(complete.page_size).get();
+        let huge = header(range(2, 2), lock + 1);
+        let entry = [u64::from(lock), 100, 20];
+        assert!(matches!(parse(&list(&[entry]), &huge, 126), Err(Error::Page { .. })));
+    }
+
+    proptest! {
+        /// Fetching one page by its index entry equals reading from the start,
+        /// however the index arrives.
+        #[test]
+        fn random_access_equals_reading_in_order(
+            numbers in prop::collection::btree_set(1..3000u32, 0..700),
+            frames in any::<bool>(),
+            chunk in 1..50usize,
+        ) {
+            let encoding = if frames { Encoding::Frame } else { Encoding::Block };
+            let pages: Vec<_> = numbers.iter().map(|n| (*n, page(*n, 7))).collect();
+            let header = header(range(2, 2), 3000);
+            let file = segment(header, &pages, encoding);
+            let (at, bytes) = fetched(&file).unwrap();
+            let entries = parse(&bytes, &header, at.start).unwrap();
+
+            let mut parser = Parser::new(&header, at.start);
+            let mut streamed = Vec::new();
+            for chunk in bytes.chunks(chunk) {
+                parser.push(chunk, |entry| streamed.push(entry)).unwrap();
+            }
+            parser.finish().unwrap();
+            prop_assert_eq!(&streamed, &entries);
+
+            let mut decoder = Decoder::new(&file[..]).unwrap();
+            let (mut in_order, mut alone) = (Vec::new(), Vec::new());
+            for entry in &entries {
+                let range = usize::try_from(entry.offset).unwrap()..usize::try_from(entry.offset + entry.size).unwrap();
+                let found = decode_frame(&file[range], header.page_size, &mut alone).unwrap();
+                prop_assert_eq!(Some(found), decoder.next_page(&mut in_order).unwrap());
+                prop_assert_eq!(found, entry.pgno);
+                prop_assert_eq!(&alone, &in_order);
+            }
+            prop_assert_eq!(decoder.next_page(&mut in_order).unwrap(), None);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), start in any::<u64>()) {
+            let _ = parse(&bytes, &header(range(2, 2), u32::MAX), start);
+        }
+
+        /// The encoder's list is the naive one.
+        #[test]
+        fn the_list_is_what_a_naive_encoder_writes(numbers in prop::collection::btree_set(1..1000u32, 0..40)) {
+            let header = header(range(2, 2), 1000);
+            let frames: Vec<_> = numbers.iter().map(|n| Frame::block(*n, &page(*n, 7))).collect();
+            let mut builder = Builder::default();
+            for (number, frame) in numbers.iter().zip(&frames) {
+                builder.push(pgno(*number), (frame.start.len() + frame.payload.len()) as u64);
+            }
+            let mut written = Vec::new();
+            builder.write(&mut written).unwrap();
+            let forged = Forged::new(&header, frames);
+            prop_assert_eq!(written, [&forged.index[..], &forged.index_length.to_be_bytes()].concat());
+        }
+    }
+}

@@ -79,6 +79,8 @@ mod encode;
 mod error;
 #[cfg(test)]
 mod examples;
+#[cfg(test)]
+mod forge;
 mod header;
 pub mod index;
 mod merge;

@@ -83,6 +83,7 @@ pub fn growth_hole(pages: impl IntoIterator<Item = Pgno>, old: u32, new: u32, pa
 
 #[cfg(test)]
 mod tests {
+    use super::super::forge::{header, range};
     use super::*;
 
     fn pages(numbers: impl IntoIterator<Item = u32>) -> impl Iterator<Item = Pgno> {
@@ -114,5 +115,35 @@ mod tests {
             assert_eq!(hole(&[lock + 2], lock - 1, lock + 2), Some(lock + 1));
             assert_eq!(hole(&[lock + 1], lock - 2, lock + 1), Some(lock - 1));
         }
+    }
+
+    /// Databases that end just below, at and above the lock page, at every page size.
+    #[test]
+    fn complete_segments_skip_exactly_the_lock_page() {
+        for page_size in PageSize::all() {
+            let lock = lock_page(page_size).get();
+            for commit in lock - 2..=lock + 2 {
+                let header = Header { page_size, ..header(range(1, 1), commit) };
+                let mut numbering = Numbering::of(&header);
+                for pgno in pages((1..=commit).filter(|n| *n != lock)) {
+                    assert!(pgno.get() == 1 || numbering.finish().is_err(), "may not end before {pgno}");
+                    numbering.push(pgno).unwrap();
+                }
+                numbering.finish().unwrap();
+                assert!(numbering.push(Pgno::new(commit + 1).unwrap()).is_err());
+            }
+            let mut numbering = Numbering::of(&Header { page_size, ..header(range(2, 2), lock + 1) });
+            numbering.push(Pgno::new(lock - 1).unwrap()).unwrap();
+            assert!(matches!(numbering.push(lock_page(page_size)), Err(Error::Page { .. })));
+            numbering.push(Pgno::new(lock + 1).unwrap()).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_largest_page_number_is_not_followed_by_another() {
+        let mut numbering = Numbering::of(&header(range(2, 2), u32::MAX));
+        numbering.push(Pgno::new(u32::MAX).unwrap()).unwrap();
+        numbering.finish().unwrap();
+        assert!(numbering.push(Pgno::FIRST).is_err());
     }
 }

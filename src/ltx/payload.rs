@@ -285,3 +285,153 @@ pub fn decode_frame(bytes: &[u8], page_size: PageSize, out: &mut Vec<u8>) -> Res
     }
     Ok(header.pgno)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
+
+    use super::super::forge::{Frame, page, pgno};
+    use super::*;
+
+    fn size_512() -> PageSize {
+        PageSize::new(512).unwrap()
+    }
+
+    /// What the library's own encoder makes of a page.
+    fn by_library(page: &[u8], info: FrameInfo) -> Vec<u8> {
+        let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
+        encoder.write_all(page).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn official() -> FrameInfo {
+        FrameInfo::new().block_size(BlockSize::Max64KB).block_mode(BlockMode::Independent).content_checksum(true)
+    }
+
+    fn noise(size: PageSize) -> Vec<u8> {
+        let mut seed = 1u64;
+        std::iter::repeat_with(|| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            seed.to_be_bytes()[0]
+        })
+        .take(size.bytes())
+        .collect()
+    }
+
+    fn unpack(frame: &Frame) -> Result<Pgno, Error> {
+        let mut out = Vec::new();
+        let pgno = decode_frame(&[&frame.start[..], &frame.payload].concat(), size_512(), &mut out)?;
+        assert_eq!(out, frame.page);
+        Ok(pgno)
+    }
+
+    #[test]
+    fn pages_of_every_size_and_kind_pack_within_the_bound() {
+        for size in PageSize::all() {
+            for page in [vec![0; size.bytes()], noise(size)] {
+                let block = Packer::new(size, Encoding::Block).pack(&page).to_vec();
+                assert!(block.len() <= max_block(size), "{} bytes from {size}", block.len());
+                let frame = Packer::new(size, Encoding::Frame).pack(&page).to_vec();
+                assert!(6 + frame.len() as u64 <= max_frame_size(size));
+                let mut unpacked = Vec::new();
+                FrameDecoder::new(&frame[..]).read_to_end(&mut unpacked).unwrap();
+                assert!(unpacked == page, "the library reads our frames");
+            }
+        }
+    }
+
+    #[test]
+    fn a_packer_forgets_the_page_before() {
+        let size = size_512();
+        for encoding in [Encoding::Block, Encoding::Frame] {
+            let mut used = Packer::new(size, encoding);
+            used.pack(&noise(size));
+            assert_eq!(used.pack(&page(1, 1)), Packer::new(size, encoding).pack(&page(1, 1)));
+        }
+    }
+
+    #[test]
+    fn frames_of_the_official_shape_are_copied_and_other_shapes_only_read() {
+        for (info, canonical) in [
+            (official(), true),
+            (official().block_mode(BlockMode::Linked), false),
+            (official().content_size(Some(512)), false),
+            (official().content_checksum(false), false),
+            (official().block_checksums(true), false),
+            (official().block_size(BlockSize::Max4MB), false),
+            (official().block_checksums(true).content_size(Some(512)).content_checksum(false), false),
+        ] {
+            for page in [page(1, 1), noise(size_512())] {
+                let payload = by_library(&page, info.clone());
+                assert_eq!(unpack(&Frame::lz4_frame(7, &page, payload.clone())).unwrap(), pgno(7));
+                let mut stored = Stored::default();
+                let mut out = vec![0; 512];
+                let mut input = payload.chain(&b"next"[..]);
+                let header = PageHeader { pgno: pgno(7), encoding: Encoding::Frame };
+                stored.read(header, size_512(), &mut input, &mut out).unwrap();
+                assert_eq!(stored.canonical().is_some(), canonical, "{info:?}");
+                let mut rest = Vec::new();
+                input.read_to_end(&mut rest).unwrap();
+                assert_eq!(rest, b"next", "nothing after the frame was touched");
+            }
+        }
+    }
+
+    #[test]
+    fn payloads_of_any_other_length_than_a_page_are_refused() {
+        for length in [0, 1, 511, 513, 1024] {
+            let short = vec![1; length];
+            let block = Frame::block(1, &short);
+            assert!(matches!(unpack(&block), Err(Error::Page { pgno: 1, .. })), "block of {length}");
+            for page in [short, noise(PageSize::new(1024).unwrap())[..length].to_vec()] {
+                let frame = Frame::lz4_frame(1, &page, by_library(&page, official()));
+                assert!(matches!(unpack(&frame), Err(Error::Page { pgno: 1, .. })), "frame of {length}");
+            }
+            let sized = official().content_size(Some(length as u64));
+            let frame = Frame::lz4_frame(1, &[], by_library(&vec![1; length], sized));
+            assert!(matches!(unpack(&frame), Err(Error::Page { pgno: 1, .. })), "sized frame of {length}");
+        }
+    }
+
+    #[test]
+    fn a_size_field_above_the_bound_is_refused_before_memory_is_taken() {
+        let mut block = Frame::block(1, &page(1, 1));
+        for size in [0, max_block(size_512()) + 1, u32::MAX as usize] {
+            block.start[6..].copy_from_slice(&u32::try_from(size).unwrap().to_be_bytes());
+            assert!(matches!(unpack(&block), Err(Error::Page { pgno: 1, .. })), "{size}");
+        }
+        let mut frame = Frame::lz4_frame(1, &page(1, 1), by_library(&page(1, 1), official()));
+        for size in [0, STORED, STORED | 513, u32::try_from(max_block(size_512())).unwrap() + 1, u32::MAX] {
+            frame.payload[7..11].copy_from_slice(&size.to_le_bytes());
+            assert!(matches!(unpack(&frame), Err(Error::Page { pgno: 1, .. })), "{size:x}");
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_frame_is_refused_or_harmless() {
+        for info in [official(), official().block_checksums(true).content_size(Some(512))] {
+            let sound = Frame::lz4_frame(7, &page(1, 1), by_library(&page(1, 1), info));
+            for bit in 0..sound.payload.len() * 8 {
+                let mut payload = sound.payload.clone();
+                payload[bit / 8] ^= 1 << (bit % 8);
+                // `unpack` insists on the same page.
+                let _ = unpack(&Frame::lz4_frame(7, &sound.page, payload));
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_alone_is_exactly_one_frame() {
+        let frame = Frame::block(7, &page(7, 1));
+        let bytes = [&frame.start[..], &frame.payload].concat();
+        let decode = |bytes: &[u8]| decode_frame(bytes, size_512(), &mut Vec::new());
+        assert_eq!(decode(&bytes).unwrap(), pgno(7));
+        for length in 0..bytes.len() {
+            assert!(matches!(decode(&bytes[..length]), Err(Error::Truncated { .. })), "{length}");
+        }
+        assert!(matches!(decode(&[&bytes[..], &[0]].concat()), Err(Error::Page { pgno: 7, .. })));
+        assert!(matches!(decode(&[0; 6]), Err(Error::Page { pgno: 0, .. })));
+    }
+}

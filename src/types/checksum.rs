@@ -111,7 +111,7 @@ mod tests {
         let mut one = vec![0u8; 512];
         one[..16].copy_from_slice(b"SQLite format 3\0");
         one[511] = 0xab;
-        let two: Vec<u8> = (0..512u32).map(|i| (i / 64) as u8).collect();
+        let two: Vec<u8> = (0..512u32).map(|i| u8::try_from(i / 64).unwrap()).collect();
         let (p1, p2) = (Pgno::FIRST, Pgno::new(2).unwrap());
         assert_eq!(page_checksum(p1, &one).to_string(), "bffb2593341315e9");
         assert_eq!(page_checksum(p2, &two).to_string(), "9d9702014598f800");

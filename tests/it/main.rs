@@ -3,3 +3,8 @@
 
 mod history;
 mod restore;
+mod fuzz;
+mod golden_ltx;
+mod image;
+mod interop_ltx;
+mod wal;
