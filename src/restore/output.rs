@@ -238,3 +238,183 @@ fn follow_links(target: &Path) -> Result<PathBuf, OutputError> {
     }
     Err(OutputError::Links(target.to_path_buf()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// Writes a draft and puts it in place.
+    fn publish(output: &Output, content: &[u8]) -> Result<(), OutputError> {
+        let mut draft = output.draft()?;
+        draft.write_all(content).unwrap();
+        output.publish_now(draft)
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    /// A database in WAL mode with one row in its file and one in its WAL only.
+    fn database_with_wal(path: &Path) {
+        let database = Connection::open(path).unwrap();
+        database.execute_batch("PRAGMA journal_mode=WAL; CREATE TABLE t(x); INSERT INTO t VALUES (1);").unwrap();
+        database.execute_batch("PRAGMA wal_checkpoint(TRUNCATE); INSERT INTO t VALUES (2);").unwrap();
+        let parked = path.with_file_name("parked");
+        for suffix in ["", "-wal", "-shm"] {
+            fs::copy(beside(path, suffix), beside(&parked, suffix)).unwrap();
+        }
+        drop(database);
+        for suffix in ["", "-wal", "-shm"] {
+            fs::rename(beside(&parked, suffix), beside(path, suffix)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_new_file_is_private_and_so_are_the_directories_above_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/app.db");
+        publish(&Output::inspect(&path, false).unwrap(), b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!((mode(&dir.path().join("a")), mode(&dir.path().join("a/b"))), (0o700, 0o700));
+        assert_eq!(names(&dir.path().join("a/b")), ["app.db"]);
+    }
+
+    #[test]
+    fn a_replaced_file_passes_on_its_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.db");
+        fs::write(&path, b"old").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        publish(&Output::inspect(&path, true).unwrap(), b"new").unwrap();
+        assert_eq!((fs::read(&path).unwrap(), mode(&path)), (b"new".to_vec(), 0o640));
+    }
+
+    #[test]
+    fn only_a_free_name_or_an_empty_file_will_do_unless_asked_to_overwrite() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.db");
+        let inspect = |overwrite| Output::inspect(&path, overwrite).map(|_| ()).map_err(|error| error.to_string());
+        assert_eq!(inspect(false), Ok(()));
+        fs::write(&path, b"").unwrap();
+        assert_eq!(inspect(false), Ok(()));
+        fs::write(beside(&path, "-wal"), b"").unwrap();
+        assert!(inspect(false).unwrap_err().ends_with("app.db-wal"));
+        assert_eq!(inspect(true), Ok(()));
+        fs::write(&path, b"x").unwrap();
+        let refused = "cannot restore, output path already exists and is not empty: ";
+        assert!(inspect(false).unwrap_err().starts_with(refused));
+        assert_eq!(inspect(true), Ok(()));
+        let directory = Output::inspect(dir.path(), true).unwrap_err();
+        assert!(matches!(directory, OutputError::Directory(_)));
+        assert!(matches!(Output::inspect(Path::new("/dev/null"), true), Err(OutputError::Special(_))));
+    }
+
+    #[test]
+    fn a_database_that_appeared_meanwhile_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.db");
+        let output = Output::inspect(&path, false).unwrap();
+        fs::write(&path, b"somebody was faster").unwrap();
+        let error = publish(&output, b"new").unwrap_err();
+        assert!(matches!(&error, OutputError::Durable(error) if error.kind() == io::ErrorKind::AlreadyExists));
+        assert_eq!(fs::read(&path).unwrap(), b"somebody was faster");
+        assert_eq!(names(dir.path()), ["app.db"]);
+    }
+
+    #[test]
+    fn the_wal_of_a_database_that_is_gone_is_not_replayed_over_the_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.db");
+        database_with_wal(&path);
+        fs::remove_file(&path).unwrap();
+        publish(&Output::inspect(&path, false).unwrap(), b"new").unwrap();
+        assert_eq!(names(dir.path()), ["app.db"]);
+    }
+
+    /// Between the removal of the old WAL and the rename, what is at the target
+    /// must still be the old database with everything that was committed.
+    #[test]
+    fn the_old_database_is_whole_until_it_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.db");
+        database_with_wal(&path);
+        let output = Output::inspect(&path, true).unwrap();
+        output.settle().unwrap();
+        output.remove_sidecars().unwrap();
+        assert_eq!(names(dir.path()), ["app.db"]);
+        let rows: i64 =
+            Connection::open(&path).unwrap().query_row("SELECT sum(x) FROM t", [], |row| row.get(0)).unwrap();
+        assert_eq!(rows, 3);
+    }
+
+    #[test]
+    fn a_database_in_use_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.db");
+        database_with_wal(&path);
+        let idle = Connection::open(&path).unwrap();
+        let rows = |database: &Connection| database.query_row("SELECT sum(x) FROM t", [], |row| row.get::<_, i64>(0));
+        assert_eq!(rows(&idle), Ok(3));
+        let error = publish(&Output::inspect(&path, true).unwrap(), b"new").unwrap_err();
+        assert!(matches!(error, OutputError::InUse(_)), "{error}");
+        idle.execute_batch("INSERT INTO t VALUES (4)").unwrap();
+        drop(idle);
+        assert_eq!(rows(&Connection::open(&path).unwrap()), Ok(7));
+    }
+
+    #[test]
+    fn what_is_no_database_at_all_can_be_replaced_with_its_sidecars() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.db");
+        fs::write(&path, vec![0x55; 9000]).unwrap();
+        for suffix in SIDECARS {
+            fs::write(beside(&path, suffix), b"rubble").unwrap();
+        }
+        publish(&Output::inspect(&path, true).unwrap(), b"new").unwrap();
+        assert_eq!(names(dir.path()), ["app.db"]);
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn the_database_a_link_leads_to_is_replaced_and_not_the_link() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("volume")).unwrap();
+        let (link, real) = (dir.path().join("app.db"), dir.path().join("volume/real.db"));
+        symlink("volume/real.db", &link).unwrap();
+        for content in [b"first", b"again"] {
+            publish(&Output::inspect(&link, true).unwrap(), content).unwrap();
+            assert_eq!(fs::read(&real).unwrap(), content);
+            assert!(link.is_symlink());
+        }
+        symlink("b", dir.path().join("a")).unwrap();
+        symlink("a", dir.path().join("b")).unwrap();
+        assert!(matches!(Output::inspect(&dir.path().join("a"), true), Err(OutputError::Links(_))));
+    }
+
+    #[test]
+    fn the_draft_of_a_crashed_restore_is_removed_and_that_of_a_running_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.db");
+        fs::write(dir.path().join("app.db.0123456789abcdef.tmp"), b"left behind").unwrap();
+        for other in ["app.db.tmp", "other.db.0123456789abcdef.tmp", "app.db.0123456789abcdeX.tmp"] {
+            fs::write(dir.path().join(other), b"not ours").unwrap();
+        }
+        let output = Output::inspect(&path, false).unwrap();
+        let running = output.draft().unwrap();
+        let second = output.draft().unwrap();
+        assert!(running.path().exists() && second.path().exists());
+        drop((running, second));
+        assert_eq!(names(dir.path()), ["app.db.0123456789abcdeX.tmp", "app.db.tmp", "other.db.0123456789abcdef.tmp"]);
+    }
+}

@@ -158,7 +158,7 @@ mod tests {
                     assert!(!wanted.is_empty());
                     for point in wanted {
                         reads += 1;
-                        search.learn(point, time(times[point.get() as usize - 1]));
+                        search.learn(point, time(times[usize::try_from(point.get()).unwrap() - 1]));
                     }
                 }
             }
@@ -193,7 +193,7 @@ mod tests {
         let listing = singles(times.len());
         for asked in [0, 1, 17, 50_000, 99_998, 99_999, 1 << 40] {
             let (found, reads) = search(&listing, &times, asked);
-            assert_eq!(found, Ok(txid((asked as usize + 1).min(100_000))));
+            assert_eq!(found, Ok(txid(usize::try_from(asked + 1).unwrap().min(100_000))));
             assert!(reads <= 22, "{reads} headers for {asked}");
         }
     }

@@ -1,10 +1,10 @@
 //! All whole-program tests, in one binary so that linking is paid once.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
-mod history;
-mod restore;
 mod fuzz;
 mod golden_ltx;
+mod history;
 mod image;
 mod interop_ltx;
+mod restore;
 mod wal;

@@ -32,7 +32,7 @@ fn build(transactions: &[Transaction], upkeep: &[(u8, u64, u64)], proofs: bool, 
     for (changes, size) in transactions {
         let changes = changes.iter().map(|(pgno, seed)| {
             // Some pages shrink to almost nothing, some do not shrink at all.
-            let page = if seed % 3 == 0 { vec![*seed as u8; 512] } else { noise(*seed, 512) };
+            let page = if seed % 3 == 0 { vec![seed.to_le_bytes()[0]; 512] } else { noise(*seed, 512) };
             (*pgno, page)
         });
         history.commit(changes.collect::<Vec<_>>(), *size);
@@ -182,7 +182,7 @@ async fn foreign_and_own_segments_make_one_chain() {
 #[tokio::test]
 async fn the_lock_page_is_left_as_zeros() {
     const LOCK: u32 = 16_385;
-    let page = |pgno: u32| if pgno == 1 || pgno > LOCK { vec![pgno as u8; 65536] } else { vec![0; 65536] };
+    let page = |pgno: u32| if pgno == 1 || pgno > LOCK { vec![pgno.to_le_bytes()[0]; 65536] } else { vec![0; 65536] };
     let number = |pgno| Pgno::new(pgno).unwrap();
     for (proofs, size) in [(true, LOCK), (true, LOCK + 1), (false, LOCK + 1)] {
         let numbers = (1..=size).filter(|pgno| *pgno != LOCK);

@@ -19,7 +19,7 @@ use crate::history::{self, History, noise, range, txid};
 /// newest point.
 fn needed(proofs: bool, encoding: Encoding) -> History {
     let mut history = History::new(512, proofs, encoding);
-    let pages = |seeds: Range<u64>| seeds.map(|seed| (seed as u32 % 5 + 1, noise(seed, 512))).collect::<Vec<_>>();
+    let pages = |seeds: Range<u32>| seeds.map(|seed| (seed % 5 + 1, noise(seed.into(), 512))).collect::<Vec<_>>();
     history.commit(pages(0..5), 5);
     history.commit(pages(10..12), 5);
     history.commit(pages(21..23), 6);
