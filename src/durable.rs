@@ -336,3 +336,165 @@ pub(crate) fn point(name: &str) -> io::Result<()> {
 pub(crate) fn point(_name: &str) -> io::Result<()> {
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_published_draft_is_the_file_and_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("state");
+        replace(&target, b"one", PRIVATE_FILE).unwrap();
+        replace(&target, b"two", PRIVATE_FILE).unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"two");
+        assert_eq!(names(dir.path()), ["state"]);
+    }
+
+    #[test]
+    fn a_new_name_is_refused_where_anything_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("file"), "old").unwrap();
+        fs::create_dir(at("dir")).unwrap();
+        std::os::unix::fs::symlink("nowhere", at("link")).unwrap();
+        for name in ["file", "dir", "link"] {
+            let error = write_new(&at(name), b"new", PRIVATE_FILE).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "{name}");
+        }
+        assert_eq!(fs::read(at("file")).unwrap(), b"old");
+        assert_eq!(names(dir.path()), ["dir", "file", "link"]);
+        write_new(&at("fresh"), b"new", PRIVATE_FILE).unwrap();
+        assert_eq!(fs::read(at("fresh")).unwrap(), b"new");
+    }
+
+    #[test]
+    fn every_way_to_take_a_name_refuses_a_taken_one() {
+        for place in [rename_no_replace, link_and_unlink, look_and_rename] {
+            let dir = tempfile::tempdir().unwrap();
+            let (temp, target) = (dir.path().join("temp"), dir.path().join("target"));
+            fs::write(&temp, "first").unwrap();
+            place(&temp, &target).unwrap();
+            assert_eq!(names(dir.path()), ["target"]);
+            fs::write(&temp, "second").unwrap();
+            assert_eq!(place(&temp, &target).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(fs::read(&target).unwrap(), b"first");
+            fs::remove_file(&target).unwrap();
+            std::os::unix::fs::symlink("nowhere", &target).unwrap();
+            assert_eq!(place(&temp, &target).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        }
+    }
+
+    #[test]
+    fn of_many_writers_racing_for_a_name_one_wins() {
+        for place in [rename_no_replace, link_and_unlink, look_and_rename] {
+            let dir = tempfile::tempdir().unwrap();
+            let target = dir.path().join("target");
+            let start = Barrier::new(16);
+            let winners: Vec<u8> = thread::scope(|scope| {
+                let runs: Vec<_> = (0..16u8)
+                    .map(|n| {
+                        let (start, target) = (&start, &target);
+                        scope.spawn(move || {
+                            let mut draft = Draft::create(target, PRIVATE_FILE).unwrap();
+                            draft.append(&[n; 1000]).unwrap();
+                            start.wait();
+                            place(draft.path(), target).is_ok().then_some(n)
+                        })
+                    })
+                    .collect();
+                runs.into_iter().filter_map(|run| run.join().unwrap()).collect()
+            });
+            let [winner] = winners[..] else { panic!("winners: {winners:?}") };
+            assert_eq!(fs::read(&target).unwrap(), [winner; 1000]);
+            assert_eq!(names(dir.path()), ["target"]);
+        }
+    }
+
+    #[test]
+    fn a_reader_never_sees_half_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("state");
+        replace(&target, &[0; 100_000], PRIVATE_FILE).unwrap();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in 1..=50 {
+                    replace(&target, &[n; 100_000], PRIVATE_FILE).unwrap();
+                }
+                done.store(true, Ordering::SeqCst);
+            });
+            while !done.load(Ordering::SeqCst) {
+                let content = fs::read(&target).unwrap();
+                assert_eq!(content, vec![content[0]; 100_000]);
+            }
+        });
+    }
+
+    #[test]
+    fn a_draft_that_is_not_published_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut draft = Draft::create(&dir.path().join("x"), PRIVATE_FILE).unwrap();
+        draft.append(b"half").unwrap();
+        assert_eq!(names(dir.path()).len(), 1);
+        drop(draft);
+        assert!(names(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn only_drafts_without_a_writer_are_stale() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let live = Draft::create(&at("live"), PRIVATE_FILE).unwrap();
+        let kept = ["segment.ltx", "segment.ltx.tmp", "a.0123.tmp", ".0123456789abcdef.tmp"];
+        for name in kept.iter().chain(&["dead.0123456789abcdef.tmp", "segment.ltx.00000000deadbeef.tmp"]) {
+            fs::write(at(name), "half").unwrap();
+        }
+        assert_eq!(remove_stale(dir.path()).unwrap(), 2);
+        let live_name = live.path().file_name().unwrap().to_str().unwrap().to_owned();
+        let mut expected: Vec<&str> = kept.iter().copied().chain([live_name.as_str()]).collect();
+        expected.sort_unstable();
+        assert_eq!(names(dir.path()), expected);
+        live.publish_new().unwrap();
+        assert_eq!(remove_stale(dir.path()).unwrap(), 0);
+        assert_eq!(remove_stale(&at("nowhere")).unwrap(), 0);
+    }
+
+    #[test]
+    fn modes_are_those_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        for wanted in [0o600, 0o640, 0o666] {
+            let target = dir.path().join(format!("{wanted:o}"));
+            replace(&target, b"", wanted).unwrap();
+            assert_eq!(mode(&target), wanted);
+        }
+        let deep = dir.path().join("a/b/c");
+        create_dir_all(&deep, 0o700).unwrap();
+        create_dir_all(&deep, 0o755).unwrap();
+        assert_eq!([mode(&deep), mode(&dir.path().join("a"))], [0o700, 0o700]);
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_directory_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = create_dir_all(&file.join("below"), 0o700).unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot create directory {}", file.display()));
+    }
+}

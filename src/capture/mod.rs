@@ -1,3 +1,296 @@
-//! Capture.
+//! Capture: every commit of one database, proven and made durable in the spool.
+//!
+//! A [`Database`] is a value, not a thread. Whoever owns it calls
+//! [`Database::step`] when the log may have grown or when the last step asked for
+//! it; between steps it holds only its guard. Any error leaves it detached, and a
+//! later step attaches again, which proves continuity or compares.
+//!
+//! Who decides what: `plan` (what a look at the log means), `pace` (when to
+//! capture), `checkpoint` (when to checkpoint); `live` carries it out.
+
+mod attach;
+mod base;
+mod batch;
+pub mod checkpoint;
 pub mod connection;
+mod error;
+mod live;
+mod log_file;
+mod options;
+pub mod pace;
+pub mod page_map;
+pub mod plan;
+mod resync;
+mod snapshot;
+pub mod state;
 pub mod wal_index;
+
+pub use base::{Base, BaseReader};
+pub use error::Error;
+pub use options::{Options, default_meta_path};
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use self::attach::Local;
+use self::live::Live;
+use crate::spool::{Point, Spool};
+use crate::types::Generation;
+
+/// The files that this process follows, so that none is followed twice: a second
+/// SQLite connection set on one inode would drop the locks of the first.
+#[derive(Clone, Debug, Default)]
+pub struct Followed(Arc<Mutex<HashMap<(u64, u64), PathBuf>>>);
+
+/// How far capture has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The history.
+    pub generation: Generation,
+    /// The last captured batch.
+    pub point: Point,
+    /// Its time.
+    pub timestamp: crate::types::Timestamp,
+}
+
+/// What a step did and what it wants next.
+#[derive(Clone, Debug, Default)]
+pub struct Stepped {
+    /// When to step again without being woken; `None` = only when woken.
+    pub again: Option<Instant>,
+    /// Following the database; events of its log matter.
+    pub live: bool,
+    /// Why it is not followed, if it is not.
+    pub trouble: Option<String>,
+    /// The trouble is only that there is nothing to follow yet.
+    pub waiting: bool,
+}
+
+/// Numbers for those who watch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// The longest time that writers were kept waiting.
+    pub longest_barrier: Duration,
+    /// Complete checkpoints.
+    pub seals: u64,
+    /// Continuations by comparison.
+    pub resyncs: u64,
+}
+
+/// First wait after an error; doubles up to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_millis(250);
+/// A database that cannot be followed is tried again at least this often.
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// One database to follow.
+#[derive(Debug)]
+pub struct Database {
+    options: Arc<Options>,
+    followed: Followed,
+    registered: Option<(u64, u64)>,
+    local: Option<Local>,
+    live: Option<Live>,
+    failures: u32,
+    retry_at: Option<Instant>,
+    last_trouble: Option<String>,
+    past: Counters,
+}
+
+impl Database {
+    /// Nothing is opened before the first step.
+    pub fn new(options: Options, followed: Followed) -> Self {
+        Self {
+            options: Arc::new(options),
+            followed,
+            registered: None,
+            local: None,
+            live: None,
+            failures: 0,
+            retry_at: None,
+            last_trouble: None,
+            past: Counters::default(),
+        }
+    }
+
+    /// The options it was made with.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The spool, once the local state is open.
+    pub fn spool(&self) -> Option<Arc<Spool>> {
+        self.local.as_ref().map(|local| local.spool.clone())
+    }
+
+    /// The captured position, while the database is followed.
+    pub fn position(&self) -> Option<Position> {
+        self.live.as_ref().map(|live| {
+            let state = live.state();
+            let point = Point { seq: state.seq, checksum: state.checksum };
+            Position { generation: state.generation, point, timestamp: state.timestamp }
+        })
+    }
+
+    /// Counts since this value was made.
+    pub fn counters(&self) -> Counters {
+        let now = self.live.as_ref().map(|l| &l.activity);
+        Counters {
+            longest_barrier: self.past.longest_barrier.max(now.map_or(Duration::ZERO, |a| a.longest_barrier)),
+            seals: self.past.seals + now.map_or(0, |a| a.seals),
+            resyncs: self.past.resyncs + now.map_or(0, |a| a.resyncs),
+        }
+    }
+
+    /// Attaches if need be, then captures and checkpoints what is due.
+    pub fn step(&mut self, now: Instant, wall: SystemTime) -> Stepped {
+        if self.live.is_none() && self.retry_at.is_some_and(|at| now < at) {
+            return self.stepped(self.retry_at);
+        }
+        let looked = self.attached(wall).and_then(|live| live.look(now, wall));
+        match looked {
+            Ok(looked) => {
+                self.recovered();
+                self.stepped(looked.again)
+            }
+            Err(error) => self.failed(&error, now),
+        }
+    }
+
+    /// Captures everything that is committed now, without waiting for quiet.
+    ///
+    /// # Errors
+    /// Why it could not; the database is then detached.
+    pub fn capture(&mut self, wall: SystemTime) -> Result<(), Error> {
+        let captured = self.attached(wall).and_then(|live| live.capture(wall));
+        captured.inspect_err(|_| self.detach())
+    }
+
+    /// The database as of the captured position, for a replica that needs all of it.
+    ///
+    /// # Errors
+    /// Why it could not; the database is then detached.
+    pub fn base(&mut self, wall: SystemTime) -> Result<Base, Error> {
+        let base = self.attached(wall).and_then(|live| live.base(wall));
+        base.inspect_err(|_| self.detach())
+    }
+
+    /// Begins a new history under a new name, because another writer's came between
+    /// ours on some replica. Nothing is read again; every replica needs a base.
+    ///
+    /// # Errors
+    /// Why it could not; the database is then detached.
+    pub fn new_generation(&mut self, wall: SystemTime) -> Result<(), Error> {
+        let begun = self.attached(wall).and_then(|live| live.new_generation(attach::new_generation()));
+        begun.inspect_err(|_| self.detach())
+    }
+
+    /// Captures a last time, tries to leave the log copied and small, and lets go.
+    ///
+    /// # Errors
+    /// Why the last capture failed; the database is let go in any case.
+    pub fn close(&mut self, now: Instant, wall: SystemTime) -> Result<(), Error> {
+        let captured = match self.live.is_some() {
+            true => self.capture(wall),
+            false => match self.attached(wall) {
+                Ok(live) => live.capture(wall),
+                Err(error) if error.is_waiting() => Ok(()),
+                Err(error) => Err(error),
+            },
+        };
+        if let Some(live) = &mut self.live {
+            // Only a courtesy: what matters is captured.
+            if let Err(error) = live.checkpoint(now, wall, false) {
+                tracing::debug!(db = self.options.path.display().to_string(), error = error.chain(), "last checkpoint");
+            }
+        }
+        self.detach();
+        captured
+    }
+
+    fn attached(&mut self, wall: SystemTime) -> Result<&mut Live, Error> {
+        if self.live.is_none() {
+            let live = self.attach(wall)?;
+            self.live = Some(live);
+        }
+        Ok(self.live.as_mut().expect("attached above"))
+    }
+
+    fn attach(&mut self, wall: SystemTime) -> Result<Live, Error> {
+        let path = &self.options.path;
+        let id = state::file_id(path).map_err(Error::local("look at", path))?;
+        let id = id.ok_or_else(|| Error::Missing(path.clone()))?;
+        self.register(id)?;
+        if self.local.is_none() {
+            self.local = Some(Local::open(&self.options)?);
+        }
+        let spool = &self.local.as_ref().expect("opened above").spool;
+        let live = attach::attach(&self.options, spool, wall)?;
+        tracing::info!(path = self.options.path.display().to_string(), "initialized db");
+        Ok(live)
+    }
+
+    /// F53: one file, one follower.
+    fn register(&mut self, id: (u64, u64)) -> Result<(), Error> {
+        let mut files = self.followed.0.lock().expect("no holder of this lock panics");
+        if let Some(old) = self.registered.take() {
+            files.remove(&old);
+        }
+        let path = self.options.path.clone();
+        if let Some(other) = files.get(&id) {
+            return Err(Error::Duplicate { path, other: other.clone() });
+        }
+        files.insert(id, path);
+        self.registered = Some(id);
+        Ok(())
+    }
+
+    fn detach(&mut self) {
+        self.past = self.counters();
+        self.live = None;
+        if let Some(id) = self.registered.take() {
+            self.followed.0.lock().expect("no holder of this lock panics").remove(&id);
+        }
+    }
+
+    fn stepped(&self, again: Option<Instant>) -> Stepped {
+        let trouble = self.last_trouble.clone();
+        Stepped { again, live: self.live.is_some(), waiting: false, trouble }
+    }
+
+    fn recovered(&mut self) {
+        if self.last_trouble.take().is_some() {
+            tracing::info!(db = self.options.path.display().to_string(), "sync recovered");
+        }
+        self.failures = 0;
+        self.retry_at = None;
+    }
+
+    /// One line per trouble, however often it is met.
+    fn failed(&mut self, error: &Error, now: Instant) -> Stepped {
+        let was_live = self.live.is_some();
+        self.detach();
+        let text = error.chain();
+        if self.last_trouble.as_ref() != Some(&text) {
+            let db = self.options.path.display().to_string();
+            match error.is_waiting() {
+                true => tracing::info!(db, "{text}"),
+                false => tracing::error!(db, error = text, "sync error"),
+            }
+            self.last_trouble = Some(text);
+        }
+        // A file that was just replaced is looked at again at once.
+        let wait =
+            if was_live { RETRY_MIN } else { RETRY_MIN.saturating_mul(1 << self.failures.min(8)).min(RETRY_MAX) };
+        self.failures = if was_live { 0 } else { self.failures.saturating_add(1) };
+        self.retry_at = Some(now + wait);
+        Stepped { waiting: error.is_waiting(), ..self.stepped(self.retry_at) }
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        self.detach();
+    }
+}

@@ -67,7 +67,7 @@ fn next_sample(count: usize, samples: &BTreeMap<usize, Sample>) -> Option<usize>
             return Some(end);
         }
     }
-    let foreign_step = (last >> FOREIGN_HALVINGS).max(1);
+    let foreign_step = last.div_ceil(1 << FOREIGN_HALVINGS);
     let neighbours = samples.iter().zip(samples.iter().skip(1));
     neighbours
         .filter(|((low, before), (high, after))| {
@@ -99,4 +99,101 @@ fn runs(points: &[&Segment], samples: &BTreeMap<usize, Sample>) -> Vec<Run> {
         }
     }
     runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ltx::Level;
+
+    fn segment(level: u8, min: u64, max: u64) -> Segment {
+        let txid = |n| Txid::new(n).unwrap();
+        Segment {
+            level: Level::new(level).unwrap(),
+            txids: TxidRange::new(txid(min), txid(max)).unwrap(),
+            size: 1,
+            created: Timestamp::from_millis(0),
+        }
+    }
+
+    fn sample(generation: u64, at: usize) -> Sample {
+        Sample { generation: Generation::new(generation), timestamp: Timestamp::from_millis(at as i64 * 10) }
+    }
+
+    /// Runs found in a history of single transactions, and how many were read.
+    fn find(history: &[u64]) -> (Vec<(u64, u64, u64)>, usize) {
+        let segments: Vec<Segment> = (1..=history.len() as u64).map(|n| segment(0, n, n)).collect();
+        let points: Vec<&Segment> = segments.iter().collect();
+        let mut samples = BTreeMap::new();
+        while let Some(wanted) = next_sample(points.len(), &samples) {
+            assert!(samples.insert(wanted, sample(history[wanted], wanted)).is_none(), "read twice");
+        }
+        let found = runs(&points, &samples);
+        for run in &found {
+            assert_eq!(run.start.as_millis(), (run.txids.min().get().cast_signed() - 1) * 10);
+            assert_eq!(run.end.as_millis(), (run.txids.max().get().cast_signed() - 1) * 10);
+        }
+        let plain =
+            |run: &Run| (run.generation.map_or(0, Generation::get), run.txids.min().get(), run.txids.max().get());
+        (found.iter().map(plain).collect(), samples.len())
+    }
+
+    fn runs_of(history: &[u64]) -> Vec<(u64, u64, u64)> {
+        let mut runs: Vec<(u64, u64, u64)> = Vec::new();
+        for (n, generation) in (1..).zip(history) {
+            match runs.last_mut() {
+                Some(run) if run.0 == *generation => run.2 = n,
+                _ => runs.push((*generation, n, n)),
+            }
+        }
+        runs
+    }
+
+    #[test]
+    fn every_short_history_is_found_exactly() {
+        // Lengths of up to five runs, any of which may be foreign (0).
+        for lengths in 0..4usize.pow(5) {
+            for foreign in 0..1usize << 5 {
+                let history: Vec<u64> = (0..5)
+                    .flat_map(|run| {
+                        let generation = if foreign >> run & 1 == 1 { 0 } else { run as u64 + 1 };
+                        std::iter::repeat_n(generation, lengths / 4usize.pow(run) % 4)
+                    })
+                    .collect();
+                assert_eq!(find(&history).0, runs_of(&history), "{history:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_history_takes_few_reads() {
+        let history: Vec<u64> = [(7, 4000), (8, 1), (9, 3000), (10, 2999)]
+            .into_iter()
+            .flat_map(|(generation, length)| std::iter::repeat_n(generation, length))
+            .collect();
+        let (found, reads) = find(&history);
+        assert_eq!(found, runs_of(&history));
+        assert!(reads <= 2 + 3 * 14, "{reads} reads");
+        assert_eq!(find(&[7; 10_000]), (vec![(7, 1, 10_000)], 2));
+        assert_eq!(find(&[0; 10_000]).0, [(0, 1, 10_000)]);
+        assert!(find(&[0; 10_000]).1 <= 2 + 15);
+    }
+
+    #[test]
+    fn the_least_merged_segment_speaks_for_a_transaction() {
+        let listing: Listing =
+            [segment(9, 1, 5), segment(1, 4, 5), segment(0, 5, 5), segment(9, 1, 3)].into_iter().collect();
+        let chosen: Vec<(u8, u64)> =
+            points(&listing).iter().map(|segment| (segment.level.get(), segment.txids.max().get())).collect();
+        assert_eq!(chosen, [(9, 3), (0, 5)]);
+    }
+
+    #[test]
+    fn a_snapshot_is_a_moment_and_a_run_begins_where_the_one_before_ended() {
+        let segments = [segment(9, 1, 40), segment(1, 35, 50), segment(0, 51, 51)];
+        let points: Vec<&Segment> = segments.iter().collect();
+        let samples = BTreeMap::from([(0, sample(1, 0)), (1, sample(2, 1)), (2, sample(2, 2))]);
+        let found: Vec<String> = runs(&points, &samples).iter().map(|run| run.txids.to_string()).collect();
+        assert_eq!(found, ["0000000000000028-0000000000000028", "0000000000000029-0000000000000033"]);
+    }
 }

@@ -120,3 +120,107 @@ impl FromIterator<Segment> for Listing {
         listing
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Timestamp;
+
+    fn txid(n: u64) -> Txid {
+        Txid::new(n).unwrap()
+    }
+
+    fn segment(level: u8, min: u64, max: u64) -> Segment {
+        Segment {
+            level: Level::new(level).unwrap(),
+            txids: TxidRange::new(txid(min), txid(max)).unwrap(),
+            size: 1,
+            created: Timestamp::from_millis(0),
+        }
+    }
+
+    fn listing(segments: &[(u8, u64, u64)]) -> Listing {
+        segments.iter().map(|(level, min, max)| segment(*level, *min, *max)).collect()
+    }
+
+    /// Every TXID that some chain ends at, found by trying all chains.
+    fn reachable(ranges: &[(u64, u64)]) -> Vec<u64> {
+        let mut reached = vec![0];
+        let mut at = 0;
+        while let Some(end) = reached.get(at).copied() {
+            for (min, max) in ranges {
+                let extends = if end == 0 { *min == 1 } else { *min <= end + 1 && *max > end };
+                if extends && !reached.contains(max) {
+                    reached.push(*max);
+                }
+            }
+            at += 1;
+        }
+        reached
+    }
+
+    #[test]
+    fn every_listing_of_five_transactions_is_judged_right() {
+        let ranges: Vec<(u64, u64)> = (1..=5).flat_map(|min| (min..=5).map(move |max| (min, max))).collect();
+        for chosen in 0..1u32 << ranges.len() {
+            let here: Vec<(u64, u64)> =
+                ranges.iter().enumerate().filter(|(bit, _)| chosen >> bit & 1 == 1).map(|(_, range)| *range).collect();
+            // The level must make no difference.
+            let listing: Listing = (0..).zip(&here).map(|(n, (min, max))| segment((n * 7) % 10, *min, *max)).collect();
+            let number = |txid: Option<Txid>| txid.map_or(0, Txid::get);
+
+            let position = here.iter().map(|(_, max)| *max).max().unwrap_or(0);
+            assert_eq!(number(listing.position()), position, "{here:?}");
+            assert_eq!(listing.next_txid().get(), position + 1, "{here:?}");
+            let end = reachable(&here).into_iter().max().unwrap_or(0);
+            assert_eq!(number(listing.gap_free_end()), end, "{here:?}");
+            assert_eq!(listing.has_base(), here.iter().any(|(min, _)| *min == 1), "{here:?}");
+            let missing = |n: &u64| !here.iter().any(|(min, max)| (min..=max).contains(&n));
+            let gap: Vec<u64> = (end + 1..=position).take_while(missing).collect();
+            let found = listing.gap().map(|gap| (gap.min().get()..=gap.max().get()).collect());
+            assert_eq!(found.unwrap_or(vec![]), gap, "{here:?}");
+            assert_eq!(listing.gap().is_none(), end == position, "{here:?}");
+        }
+    }
+
+    /// F70: a lost object must show in what counts as replicated, and its name
+    /// must not be given to anything else.
+    #[test]
+    fn a_hole_ends_what_counts_as_replicated_but_not_the_numbering() {
+        let mut holed = listing(&[(9, 1, 3), (0, 4, 4), (0, 5, 5), (0, 6, 6)]);
+        assert_eq!(holed.gap_free_end(), Some(txid(6)));
+        assert!(holed.remove(Level::L0, TxidRange::single(txid(5))));
+        assert_eq!(holed.gap_free_end(), Some(txid(4)));
+        assert_eq!(holed.gap(), Some(TxidRange::single(txid(5))));
+        assert_eq!(holed.next_txid(), txid(7));
+        holed.insert(segment(9, 1, 6));
+        assert_eq!((holed.gap_free_end(), holed.gap()), (Some(txid(6)), None));
+    }
+
+    /// F58: a lifecycle rule has emptied level 0.
+    #[test]
+    fn numbering_goes_on_above_what_only_higher_levels_hold() {
+        assert_eq!(listing(&[(9, 1, 4), (2, 5, 9)]).next_txid(), txid(10));
+        assert_eq!(Listing::default().next_txid(), Txid::FIRST);
+    }
+
+    #[test]
+    fn a_level_is_sorted_and_holds_each_name_once() {
+        let mut all = listing(&[(1, 5, 9), (1, 1, 4), (9, 1, 9), (9, 1, 4), (1, 1, 2)]);
+        let names = |level: u8| -> Vec<(u64, u64)> {
+            let segments = all.level(Level::new(level).unwrap()).iter();
+            segments.map(|segment| (segment.txids.min().get(), segment.txids.max().get())).collect()
+        };
+        assert_eq!(names(1), [(1, 2), (1, 4), (5, 9)]);
+        assert_eq!(names(9), [(1, 4), (1, 9)]);
+        assert_eq!(all.len(), 5);
+        let corrected = Segment { size: 7, ..segment(1, 5, 9) };
+        all.insert(corrected);
+        assert_eq!(all.len(), 5);
+        assert_eq!(all.get(corrected.level, corrected.txids), Some(&corrected));
+        assert!(!all.remove(Level::L0, corrected.txids));
+        assert!(all.remove(corrected.level, corrected.txids));
+        assert!(!all.remove(corrected.level, corrected.txids));
+        assert_eq!((all.len(), all.is_empty()), (4, false));
+    }
+}

@@ -145,18 +145,21 @@ impl Replica {
         let mut after = None;
         loop {
             let page = self.storage.list(&folder, after.as_ref()).await?;
-            let Some(last) = page.last() else { return Ok(segments) };
-            if page.len() > LIST_PAGE || after.as_ref().is_some_and(|after| last.key <= *after) {
+            let last = page.last().map(|object| object.key.clone());
+            if last.is_some() && last <= after {
                 let message = format!("the listing of {folder} repeats itself: report this storage as not supported");
                 return Err(storage::Error::new(ErrorKind::Refused, message).into());
             }
-            after = Some(last.key.clone());
             segments.extend(page.iter().filter_map(|object| {
                 // A folder within the folder is not ours.
                 let name = object.key.as_str().strip_prefix(folder.as_str())?.strip_prefix('/')?;
                 let txids = ltx::parse_file_name(name)?;
                 Some(Segment { level, txids, size: object.size, created: object.modified })
             }));
+            if page.len() < LIST_PAGE {
+                return Ok(segments);
+            }
+            after = last;
         }
     }
 
@@ -176,7 +179,13 @@ impl Replica {
 
     /// Exactly these bytes of a segment.
     pub async fn read(&self, segment: &Segment, range: Range<u64>) -> Result<Bytes> {
-        Ok(self.storage.get(&self.key(segment.level, segment.txids), range).await?)
+        let key = self.key(segment.level, segment.txids);
+        let wanted = range.end.saturating_sub(range.start);
+        let bytes = self.storage.get(&key, range).await?;
+        if bytes.len() as u64 != wanted {
+            return Err(storage::Error::cut_short(&key, wanted, bytes.len()).into());
+        }
+        Ok(bytes)
     }
 
     /// What a segment says about itself; checked against its name.

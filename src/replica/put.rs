@@ -61,7 +61,9 @@ impl From<storage::Error> for PutError {
 
 impl Replica {
     /// Puts a segment under its name, or finds that it is there already. `Ok`
-    /// means that the name holds these bytes, durably.
+    /// means that the name holds these bytes, durably. After
+    /// [`PutError::Storage`] it may hold them or not: put the same bytes again,
+    /// because other bytes would meet these and look like another writer's.
     pub async fn put_segment(
         &self,
         level: Level,
@@ -97,15 +99,8 @@ impl Replica {
             let message = format!("{key} is taken by something that is not a segment: move it away");
             storage::Error::new(ErrorKind::Refused, message).caused_by(e)
         })?;
-        if their_header == our_header {
-            match self.storage.get(&key, size - Trailer::SIZE as u64..size).await.map_err(gone) {
-                Ok(tail) if Some(our_trailer) == tail.first_chunk().and_then(|tail| Trailer::decode(tail).ok()) => {
-                    return Ok(());
-                }
-                // Shorter than ours, so not ours.
-                Err(e) if e.kind != ErrorKind::Refused => return Err(e.into()),
-                _ => {}
-            }
+        if their_header == our_header && self.ends_with(&key, our_trailer, size).await.map_err(gone)? {
+            return Ok(());
         }
         Err(PutError::Fenced {
             replica: self.name().to_owned(),
@@ -115,6 +110,17 @@ impl Replica {
             theirs: their_header.generation,
             written: their_header.timestamp,
         })
+    }
+
+    /// Whether the object has this trailer in its last bytes, and this size.
+    async fn ends_with(&self, key: &Key, trailer: Trailer, size: u64) -> Result<bool, storage::Error> {
+        let unless_shorter = |read: storage::Result<Bytes>| match read {
+            Err(e) if e.kind == ErrorKind::Refused => Ok(None),
+            read => read.map(Some),
+        };
+        let tail = unless_shorter(self.storage.get(key, size - Trailer::SIZE as u64..size).await)?;
+        let same = tail.is_some_and(|tail| tail[..] == trailer.encode());
+        Ok(same && unless_shorter(self.storage.get(key, size..size + 1).await)?.is_none())
     }
 }
 

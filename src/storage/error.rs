@@ -59,6 +59,11 @@ impl Error {
         Self::new(ErrorKind::Later, format!("the content for {key} broke off")).caused_by(e)
     }
 
+    /// A backend returned another number of bytes than it was asked for.
+    pub fn cut_short(key: &Key, wanted: u64, got: usize) -> Self {
+        Self::new(ErrorKind::Later, format!("{got} of {wanted} wanted bytes of {key} arrived"))
+    }
+
     /// A range that runs backwards or ends behind the object.
     pub fn out_of_range(key: &Key, range: &std::ops::Range<u64>, size: u64) -> Self {
         let std::ops::Range { start, end } = range;

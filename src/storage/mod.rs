@@ -33,11 +33,11 @@ pub use memory::MemoryStorage;
 pub use progress::Progress;
 pub use retry::{Dice, Retry};
 
-/// The most objects in one page of a listing: what S3 returns at most, so that
-/// no caller gets used to more.
+/// The objects in one page of a listing: what S3 returns at most.
 pub const LIST_PAGE: usize = 1000;
 
 /// A place that keeps named bytes. No retries, no naming scheme, no segments.
+///
 /// While a request moves bytes it says so through `Progress::current`, at least
 /// every few seconds: a request that says nothing for 20 seconds is taken for dead.
 #[async_trait]
@@ -45,10 +45,11 @@ pub trait Storage: Send + Sync + 'static {
     /// What kind of place this is, as configuration names it: `file`, `s3`.
     fn kind(&self) -> &'static str;
 
-    /// One page, at most `LIST_PAGE`, of the objects in the folder `prefix` and
-    /// its subfolders that sort after `after`, in key order (byte order of the
-    /// whole key). An empty page is the end. A folder that does not exist is
-    /// empty. Unfinished uploads are not objects.
+    /// The first `LIST_PAGE` of the objects in the folder `prefix` and its
+    /// subfolders that sort after `after`, in key order (byte order of the whole
+    /// key). Fewer than that, or none, means that there are no more: a backend
+    /// whose own pages are shorter fetches several. A folder that does not exist
+    /// is empty. Unfinished uploads are not objects.
     async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Vec<Object>>;
 
     /// Exactly these bytes of one object, or an error: never fewer. `Missing`

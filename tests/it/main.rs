@@ -8,3 +8,11 @@ mod image;
 mod interop_ltx;
 mod restore;
 mod wal;
+
+#[cfg(feature = "failpoints")]
+mod durable;
+mod fault;
+mod file_storage;
+mod replica;
+mod storage;
+mod capture;

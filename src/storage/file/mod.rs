@@ -9,24 +9,28 @@
 //! A crash can leave drafts (`*.tmp`), which listings hide. The first write to a
 //! folder removes those whose writer is gone.
 
+mod upload;
+mod verdict;
+mod walk;
+
 use std::collections::HashSet;
-use std::fs::{self, File, FileTimes};
-use std::io::{self, Read};
+use std::fs::{self, File};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
-use rustix::io::Errno;
 use tokio::sync::Semaphore;
 
-use super::{Body, Error, ErrorKind, Key, LIST_PAGE, Object, Progress, Put, PutOptions, Result, Storage};
+use super::{Body, Error, ErrorKind, Key, Object, Progress, PutOptions, Result, Storage};
 use crate::durable::{self, Draft, PRIVATE_DIR, PRIVATE_FILE, TEMP_SUFFIX};
-use crate::types::Timestamp;
+
+use upload::Upload;
+use verdict::{failed, failed_durable, judge};
 
 /// A directory as a storage.
 #[derive(Clone, Debug)]
@@ -35,6 +39,10 @@ pub struct FileStorage(Arc<Directory>);
 /// File operations under way at once. More do not make a disk faster, and when a
 /// network share hangs, these are all the threads it can hold on to.
 const TURNS: usize = 16;
+
+/// Bytes moved between two signs of life: large enough that system calls do not
+/// matter, small enough to take less than a second on a slow network share.
+const PIECE: usize = 256 * 1024;
 
 #[derive(Debug)]
 struct Directory {
@@ -97,12 +105,12 @@ impl Storage for FileStorage {
 
     async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Vec<Object>> {
         let (prefix, after) = (prefix.clone(), after.cloned());
-        self.blocking(move |directory, _| directory.list(&prefix, after.as_ref())).await
+        self.blocking(move |directory, progress| directory.list(&prefix, after.as_ref(), progress)).await
     }
 
     async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
         let key = key.clone();
-        self.blocking(move |directory, _| directory.get(&key, range)).await
+        self.blocking(move |directory, progress| directory.get(&key, range, progress)).await
     }
 
     async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<()> {
@@ -110,16 +118,16 @@ impl Storage for FileStorage {
         let mut upload = self.blocking(move |directory, progress| directory.begin(name, progress)).await?;
         match body {
             Body::Bytes(bytes) => {
-                self.blocking(move |directory, _| {
+                self.blocking(move |_, _| {
                     upload.write(&bytes)?;
-                    directory.publish(upload, options)
+                    upload.publish(options)
                 })
                 .await
             }
             Body::File(path) => {
-                self.blocking(move |directory, _| {
+                self.blocking(move |_, _| {
                     upload.copy_from(&path)?;
-                    directory.publish(upload, options)
+                    upload.publish(options)
                 })
                 .await
             }
@@ -128,7 +136,7 @@ impl Storage for FileStorage {
                     let chunk = chunk.map_err(|e| Error::broken_off(key, e))?;
                     upload = self.blocking(move |_, _| upload.write(&chunk).map(|()| upload)).await?;
                 }
-                self.blocking(move |directory, _| directory.publish(upload, options)).await
+                self.blocking(move |_, _| upload.publish(options)).await
             }
         }
     }
@@ -155,18 +163,12 @@ impl Directory {
         Ok(self.root.join(text))
     }
 
-    fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Vec<Object>> {
-        let mut page = Vec::new();
-        let (dir, stem) = if *prefix == Key::ROOT {
-            (self.root.clone(), String::new())
-        } else {
-            (self.path(prefix)?, format!("{prefix}/"))
-        };
-        walk(&dir, &stem, after.map_or("", Key::as_str), &mut page).map_err(|e| failed("list", prefix, e))?;
-        Ok(page)
+    fn list(&self, prefix: &Key, after: Option<&Key>, progress: &Progress) -> Result<Vec<Object>> {
+        let dir = if *prefix == Key::ROOT { self.root.clone() } else { self.path(prefix)? };
+        walk::page(&dir, prefix, after, progress).map_err(|e| failed("list", prefix, e))
     }
 
-    fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
+    fn get(&self, key: &Key, range: Range<u64>, progress: &Progress) -> Result<Bytes> {
         let path = self.path(key)?;
         let unread = |e| failed("read", key, e);
         // Before opening: opening a pipe waits for its other end.
@@ -186,7 +188,12 @@ impl Directory {
             return Err(Error::out_of_range(key, &range, size));
         };
         let mut bytes = vec![0; length];
-        file.read_exact_at(&mut bytes, range.start).map_err(unread)?;
+        let mut at = range.start;
+        for piece in bytes.chunks_mut(PIECE) {
+            file.read_exact_at(piece, at).map_err(unread)?;
+            at += piece.len() as u64;
+            progress.moved();
+        }
         Ok(bytes.into())
     }
 
@@ -202,7 +209,7 @@ impl Directory {
             draft => draft,
         };
         let draft = draft.map_err(|e| failed_durable(&key, e))?;
-        Ok(Upload { draft, key, progress: progress.clone(), unsynced: 0 })
+        Ok(Upload::new(draft, key, progress.clone()))
     }
 
     /// The first draft in its folder.
@@ -221,29 +228,6 @@ impl Directory {
 
     fn ready(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn publish(&self, upload: Upload, options: PutOptions) -> Result<()> {
-        let Upload { draft, key, .. } = upload;
-        if let Some(timestamp) = options.timestamp {
-            let time = SystemTime::from(timestamp);
-            let times = FileTimes::new().set_accessed(time).set_modified(time);
-            draft.file().set_times(times).map_err(|e| failed("set the time of", &key, e))?;
-        }
-        let published = match options.how {
-            Put::New => draft.publish_new(),
-            Put::Replace => draft.publish(),
-        };
-        match published {
-            Err(e) if options.how == Put::New && e.kind() == io::ErrorKind::AlreadyExists => {
-                // It may be there without being durable: ours, from before an
-                // fsync that failed. Whoever compares may then rely on it.
-                let path = self.path(&key)?;
-                durable::sync_dir(self.folder(&path)).map_err(|e| failed_durable(&key, e))?;
-                Err(Error::exists(&key))
-            }
-            published => published.map_err(|e| failed_durable(&key, e)),
-        }
     }
 
     fn delete(&self, keys: &[Key]) -> Result<()> {
@@ -270,135 +254,5 @@ impl Directory {
             });
         }
         outcome
-    }
-}
-
-/// Adds to `page` the objects in `dir` whose key sorts after `after`, in key
-/// order, until it is full. `stem` is what their keys begin with.
-fn walk(dir: &Path, stem: &str, after: &str, page: &mut Vec<Object>) -> io::Result<()> {
-    let entries = match fs::read_dir(dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    // Keys in the subdirectory "a" begin with "a/", which sorts behind "a-b".
-    let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry?;
-        let name = entry.file_name();
-        // We never write names that are not valid keys, so these are not ours.
-        let Some(name) = name.to_str().filter(|name| !name.ends_with(TEMP_SUFFIX)) else { continue };
-        let slash = if entry.file_type()?.is_dir() { "/" } else { "" };
-        let key = format!("{stem}{name}{slash}");
-        if key.as_str() > after || (slash == "/" && after.starts_with(&key)) {
-            names.push(key);
-        }
-    }
-    names.sort_unstable();
-    for name in names {
-        if page.len() == LIST_PAGE {
-            break;
-        }
-        let path = dir.join(&name[stem.len()..]);
-        if name.ends_with('/') {
-            walk(&path, &name, after, page)?;
-            continue;
-        }
-        let found = match fs::metadata(&path) {
-            // Deleted since, or a link to nothing.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            found => found?,
-        };
-        if let (true, Ok(key)) = (found.is_file(), Key::new(name)) {
-            page.push(Object { key, size: found.len(), modified: Timestamp::from(found.modified()?) });
-        }
-    }
-    Ok(())
-}
-
-/// An object on its way in.
-struct Upload {
-    draft: Draft,
-    key: Key,
-    progress: Progress,
-    unsynced: u64,
-}
-
-impl Upload {
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.draft.append(bytes).map_err(|e| failed_durable(&self.key, e))?;
-        self.unsynced += bytes.len() as u64;
-        if self.unsynced >= SYNC_EVERY {
-            self.draft.file().sync_data().map_err(|e| failed("store", &self.key, e))?;
-            self.unsynced = 0;
-        }
-        self.progress.moved();
-        Ok(())
-    }
-
-    fn copy_from(&mut self, path: &Path) -> Result<()> {
-        let unreadable = |e: io::Error| {
-            let (kind, advice) = match judge(&e) {
-                (ErrorKind::Missing, _) => (ErrorKind::Refused, ": it is gone"),
-                judged => judged,
-            };
-            Error::new(kind, format!("cannot read {} to store it{advice}", path.display())).caused_by(e)
-        };
-        let mut source = File::open(path).map_err(unreadable)?;
-        let mut buffer = vec![0; COPY_BUFFER];
-        loop {
-            match source.read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(n) => self.write(&buffer[..n])?,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(unreadable(e)),
-            }
-        }
-    }
-}
-
-/// Large enough that system calls do not matter, small enough for hundreds at once.
-const COPY_BUFFER: usize = 256 * 1024;
-
-/// A single fsync of a large file can take longer than a request may stay
-/// silent; 64 MiB take a few seconds even on a slow network share.
-const SYNC_EVERY: u64 = 64 * 1024 * 1024;
-
-fn failed(action: &str, key: &Key, e: io::Error) -> Error {
-    let (kind, advice) = judge(&e);
-    Error::new(kind, format!("cannot {action} {key}{advice}")).caused_by(e)
-}
-
-fn failed_durable(key: &Key, e: durable::Error) -> Error {
-    let (kind, advice) = match judge(&e.source) {
-        // The folder vanished while we wrote into it.
-        (ErrorKind::Missing, advice) => (ErrorKind::Later, advice),
-        judged => judged,
-    };
-    Error::new(kind, format!("cannot store {key}{advice}")).caused_by(e)
-}
-
-/// What to do about an error of the operating system. Errors we do not know may
-/// pass: a wrong `Refused` would stop a replica that only had a bad moment.
-fn judge(e: &io::Error) -> (ErrorKind, &'static str) {
-    match Errno::from_io_error(e) {
-        Some(Errno::NOENT) => (ErrorKind::Missing, ""),
-        Some(Errno::EXIST) => (ErrorKind::Exists, ""),
-        Some(Errno::NOSPC) => (ErrorKind::Later, ": the disk is full, make room"),
-        Some(Errno::DQUOT) => (ErrorKind::Later, ": the disk quota is used up, raise it or make room"),
-        Some(Errno::ROFS) => (ErrorKind::Later, ": the file system is mounted read-only, remount it"),
-        Some(Errno::MFILE | Errno::NFILE) => {
-            (ErrorKind::Later, ": too many files are open, raise the limit (ulimit -n)")
-        }
-        Some(Errno::ACCESS | Errno::PERM) => {
-            (ErrorKind::Refused, ": no permission, give the user of this process access to the directory")
-        }
-        Some(Errno::NOTDIR) => (ErrorKind::Refused, ": a file is in the place of a directory, move it away"),
-        Some(Errno::ISDIR) => (ErrorKind::Refused, ": a directory is in the place of a file, move it away"),
-        Some(Errno::LOOP) => (ErrorKind::Refused, ": symbolic links lead in a circle, correct them"),
-        Some(Errno::NAMETOOLONG) => {
-            (ErrorKind::Refused, ": the name is too long for the file system, shorten the path")
-        }
-        Some(Errno::FBIG) => (ErrorKind::Refused, ": the file is larger than the file system or the limit allows"),
-        _ => (ErrorKind::Later, ""),
     }
 }

@@ -1,0 +1,537 @@
+//! One database while it is followed: the guard is held, and each look at the
+//! wal-index is answered by capturing what it shows.
+//!
+//! Invariant: from attach to detach this process holds a reader slot or the
+//! write lock, and passes from one to the other hand over hand. What is captured
+//! is proven by the checksum chain or by the seal (see `plan`).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::base::Base;
+use super::batch::{self, Batch, Published};
+use super::checkpoint::{self, Due, Situation};
+use super::connection::{CheckpointMode, Handle};
+use super::error::Error;
+use super::log_file::{LogFile, Window};
+use super::options::Options;
+use super::pace::{self, Waiting};
+use super::page_map::PageMap;
+use super::plan::{self, Frozen, Lost, Step};
+use super::resync;
+use super::snapshot::Snapshot;
+use super::state::{Cursor, State, file_id};
+use super::wal_index::View;
+use crate::ltx::{WalSpan, growth_hole};
+use crate::spool::{Point, Spool};
+use crate::types::{Generation, Timestamp, WAL_HEADER_SIZE, frame_end};
+use crate::wal::Scanner;
+
+/// What a look led to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Looked {
+    /// When to look again without being woken; `None` = only when woken.
+    pub(super) again: Option<Instant>,
+}
+
+/// A database that is being followed.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) options: Arc<Options>,
+    pub(super) spool: Arc<Spool>,
+    pub(super) guard: Handle,
+    pub(super) frozen: Option<Frozen>,
+    pub(super) log: LogFile,
+    pub(super) map: PageMap,
+    /// The wal-index file that the guard's lock is on.
+    pub(super) shm: (PathBuf, Option<(u64, u64)>),
+    pub(super) activity: Activity,
+}
+
+/// What was noticed about the log besides its content.
+#[derive(Debug, Default)]
+pub(super) struct Activity {
+    seen: Option<(View, Instant, SystemTime)>,
+    waiting: Option<Waiting>,
+    last_commit: Option<Instant>,
+    dirty_since: Option<Instant>,
+    last_attempt: Option<Instant>,
+    futile: u32,
+    file_frames: u32,
+    identity_checked: Option<Instant>,
+    /// The longest time that our barrier kept writers waiting.
+    pub(super) longest_barrier: Duration,
+    /// Complete seals so far.
+    pub(super) seals: u64,
+    /// Comparisons so far, for want of proof.
+    pub(super) resyncs: u64,
+}
+
+/// The paths are compared with the open files at most this often.
+const IDENTITY_EVERY: Duration = Duration::from_millis(100);
+/// The barrier is not waited for longer than this: another writer is busy, and so is the log.
+const BARRIER_WAIT: Duration = Duration::from_millis(60);
+/// More frames than this, in bytes, are not captured while writers wait.
+const SEAL_BYTES: u64 = 1 << 20;
+/// Bulk copies in a row while the rest keeps shrinking.
+const BULK_ROUNDS: usize = 4;
+/// A guard that cannot be taken again is tried this often before anything else is done.
+const GUARD_TRIES: usize = 100;
+/// Snapshots taken for a base before giving up until later.
+const BASE_TRIES: usize = 5;
+
+/// How far a capture got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reached {
+    /// What is captured is exactly what the view showed.
+    Exactly,
+    /// Continuity had to be restored by comparison, which saw the present.
+    Past,
+}
+
+impl Live {
+    /// Looks at the log and does what is due: capture, then checkpoint.
+    pub(super) fn look(&mut self, now: Instant, wall: SystemTime) -> Result<Looked, Error> {
+        let unchecked = self.check_identity(now)?;
+        let view = self.guard.view()?;
+        let pending = self.notice(&view, now, wall)?;
+        match self.checkpoint_due(&view, now) {
+            Due::No(again) => {
+                let capture = self.activity.waiting.filter(|_| pending);
+                let at = capture.map(|w| pace::capture_at(&w, self.options.sync_interval));
+                if at.is_some_and(|at| now >= at) {
+                    self.capture(wall)?;
+                    return self.look_again(now);
+                }
+                Ok(Looked { again: [again, at, unchecked].into_iter().flatten().min() })
+            }
+            due => {
+                self.checkpoint(now, wall, due == Due::Shrink)?;
+                self.look_again(now)
+            }
+        }
+    }
+
+    fn look_again(&mut self, now: Instant) -> Result<Looked, Error> {
+        let view = self.guard.view()?;
+        let again = match self.checkpoint_due(&view, now) {
+            Due::No(again) => again,
+            _ => Some(now),
+        };
+        let pending = self.plan(&view).is_some_and(|step| step != Step::Wait);
+        Ok(Looked { again: if pending { Some(now) } else { again } })
+    }
+
+    /// The captured position.
+    pub(super) fn state(&self) -> &State {
+        self.map.state()
+    }
+
+    /// Captures everything that is committed now.
+    pub(super) fn capture(&mut self, wall: SystemTime) -> Result<(), Error> {
+        let view = self.guard.view()?;
+        self.capture_to(&view, wall)?;
+        Ok(())
+    }
+
+    /// Captures up to a view and no further, in as many batches as the bound on
+    /// one pass makes of it.
+    fn capture_to(&mut self, view: &View, wall: SystemTime) -> Result<Reached, Error> {
+        loop {
+            let lost = match self.plan(view).unwrap_or(Step::Resync(Lost::NoCursor)) {
+                Step::Wait => {
+                    self.activity.waiting = None;
+                    return Ok(Reached::Exactly);
+                }
+                Step::Resync(lost) => lost,
+                step => match self.scan(view, step, self.options.max_pass_bytes)? {
+                    Err(lost) => lost,
+                    Ok(window) => match self.store(view, &window, step, wall) {
+                        Err(Error::Lost(lost)) => lost,
+                        stored => {
+                            stored?;
+                            continue;
+                        }
+                    },
+                },
+            };
+            self.resync(lost, wall)?;
+            return Ok(Reached::Past);
+        }
+    }
+
+    fn plan(&self, view: &View) -> Option<Step> {
+        self.map.state().cursor.as_ref().map(|cursor| plan::plan(cursor, self.frozen, view))
+    }
+
+    /// Proves the new frames.
+    fn scan(&mut self, view: &View, step: Step, limit: u64) -> Result<Result<Window, Lost>, Error> {
+        let page_size = self.map.state().identity.page_size;
+        let Some(cursor) = self.map.state().cursor else { return Ok(Err(Lost::NoCursor)) };
+        let local = |error| Error::local("read", self.log.path())(error);
+        let (scanner, to) = match step {
+            Step::Append { to } if cursor.frame > 0 => {
+                (Scanner::resume(page_size, cursor.big_endian, cursor.salts, cursor.frame, cursor.chain), to)
+            }
+            Step::Append { to } | Step::FollowRestart { to } => match self.log.header(view.salts).map_err(local)? {
+                Some(header) => (Scanner::at_start(&header), to),
+                None => return Ok(Err(Lost::ChainBroken)),
+            },
+            Step::Wait | Step::Resync(_) => return Ok(Err(Lost::NoCursor)),
+        };
+        let window = match self.log.scan(scanner, to, limit).map_err(local)? {
+            Ok(window) => window,
+            Err(lost) => return Ok(Err(lost)),
+        };
+        if window.end == view.mx_frame && window.chain != view.chain {
+            return Ok(Err(Lost::ChainBroken));
+        }
+        let state = self.map.state();
+        if growth_hole(window.pages(), state.page_count, window.page_count, page_size).is_some() {
+            return Ok(Err(Lost::GrowthHole));
+        }
+        Ok(Ok(window))
+    }
+
+    /// Makes a proven window durable.
+    fn store(&mut self, view: &View, window: &Window, step: Step, wall: SystemTime) -> Result<(), Error> {
+        let page_size = self.map.state().identity.page_size;
+        let from = match (step, self.map.state().cursor) {
+            (Step::Append { .. }, Some(cursor)) => cursor.frame,
+            _ => 0,
+        };
+        let offset = if from == 0 { WAL_HEADER_SIZE } else { frame_end(from, page_size) };
+        let batch = Batch {
+            pages: window.pages().collect(),
+            page_count: window.page_count,
+            cursor: Cursor { salts: view.salts, frame: window.end, chain: window.chain, big_endian: view.big_endian },
+            wal: Some(WalSpan { offset, size: frame_end(window.end, page_size) - offset, salts: view.salts }),
+            timestamp: self.commit_time(view, wall),
+        };
+        let (guard, log) = (&mut self.guard, &self.log);
+        let read =
+            |index: usize, page: &mut Vec<u8>| window.read(log, index, page).map_err(Error::local("read", log.path()));
+        // A guard on slot 0 allows one restart of the log; a writer announces it in the wal-index before it overwrites
+        // the first frame. So the same salts now mean that every read above saw what the chain had proven.
+        // A window in memory was proven and is read from the same bytes.
+        let still_true = || match window.in_memory() || guard.view()?.salts == view.salts {
+            true => Ok(()),
+            false => Err(Error::Lost(Lost::ChangedUnderRead)),
+        };
+        let published = batch::publish(&mut self.map, &self.spool, self.options.encoding, &batch, read, still_true)?;
+        self.report(published);
+        Ok(())
+    }
+
+    fn report(&self, published: Published) {
+        let db = self.options.path.display().to_string();
+        match published {
+            Published::Spooled { dropped: 0 } => {}
+            Published::Spooled { dropped } => tracing::warn!(
+                db,
+                dropped,
+                budget = self.spool.budget(),
+                "local segments exceed their budget: replicas that lack them will get a new base"
+            ),
+            Published::TooBig => tracing::warn!(
+                db,
+                budget = self.spool.budget(),
+                "one batch exceeds the budget for local segments: every replica will get a new base"
+            ),
+        }
+    }
+
+    /// Continues by comparison.
+    pub(super) fn resync(&mut self, lost: Lost, wall: SystemTime) -> Result<(), Error> {
+        let options = self.options.clone();
+        let mut snapshot = Snapshot::take(&options.path, &options.log_path(), options.busy_timeout)?;
+        if snapshot.page_size() != self.map.state().identity.page_size {
+            return Err(Error::Replaced(options.path.clone()));
+        }
+        self.activity.resyncs += 1;
+        let now = Timestamp::from(wall);
+        let published = resync::compare(&mut snapshot, &mut self.map, &self.spool, options.encoding, now)?;
+        tracing::info!(
+            db = options.path.display().to_string(),
+            reason = lost.to_string(),
+            changed = published.is_some(),
+            "continued by comparing the database with the recorded page checksums"
+        );
+        if let Some(published) = published {
+            self.report(published);
+        }
+        // The new guard was taken while the old one was held; only now does the old one end.
+        (self.guard, self.frozen) = snapshot.into_guard();
+        self.activity.waiting = None;
+        Ok(())
+    }
+
+    /// The database as of exactly the captured position, for a replica that needs
+    /// all of it. Captures first what is new up to that moment.
+    pub(super) fn base(&mut self, wall: SystemTime) -> Result<Base, Error> {
+        let options = self.options.clone();
+        for _ in 0..BASE_TRIES {
+            let snapshot = Snapshot::take(&options.path, &options.log_path(), options.busy_timeout)?;
+            // A comparison may have captured more than the snapshot shows; then it takes another one.
+            if self.capture_to(snapshot.view(), wall)? == Reached::Exactly {
+                return Ok(Base::new(snapshot, *self.state(), options.encoding));
+            }
+        }
+        Err(Error::Lost(Lost::ChangedUnderRead))
+    }
+
+    /// Goes on under another name.
+    pub(super) fn new_generation(&mut self, generation: Generation) -> Result<(), Error> {
+        let path = self.map.path().to_owned();
+        // The batch counter goes on, so that the newest state stays recognisable.
+        let state = State { generation, seq: self.state().seq.next(), ..*self.state() };
+        self.map.write_state(state).map_err(Error::local("update", &path))?;
+        let floor = Point { seq: state.seq, checksum: state.checksum };
+        self.spool.restart(floor).map_err(Error::local("empty the spool beside", &path))?;
+        tracing::info!(
+            db = self.options.path.display().to_string(),
+            generation = generation.to_string(),
+            reason = "another writer continued the history of a replica meanwhile",
+            "new generation"
+        );
+        Ok(())
+    }
+
+    /// Notices new commits and their time; `true` when some are not captured.
+    fn notice(&mut self, view: &View, now: Instant, wall: SystemTime) -> Result<bool, Error> {
+        let pending = self.plan(view) != Some(Step::Wait);
+        let activity = &mut self.activity;
+        let place = |v: &View| (v.salts, v.mx_frame);
+        let first_look = activity.seen.is_none();
+        if activity.seen.as_ref().is_none_or(|(seen, ..)| place(seen) != place(view)) {
+            activity.seen = Some((*view, now, wall));
+            let file_frames = self.log.length_in_frames().map_err(Error::local("read", self.log.path()))?;
+            activity.file_frames = file_frames;
+            if pending || !first_look {
+                activity.last_commit = Some(now);
+                activity.dirty_since.get_or_insert(now);
+            }
+            if pending {
+                let first = activity.waiting.map_or(now, |w| w.first);
+                activity.waiting = Some(Waiting { first, newest: now });
+            }
+        } else if pending && activity.waiting.is_none() {
+            activity.waiting = Some(Waiting { first: now, newest: now });
+        }
+        Ok(pending)
+    }
+
+    /// When the newest commit of a view was noticed.
+    fn commit_time(&self, view: &View, wall: SystemTime) -> Timestamp {
+        match &self.activity.seen {
+            Some((seen, _, at)) if (seen.salts, seen.mx_frame) == (view.salts, view.mx_frame) => Timestamp::from(*at),
+            _ => Timestamp::from(wall),
+        }
+    }
+
+    fn checkpoint_due(&self, view: &View, now: Instant) -> Due {
+        let activity = &self.activity;
+        let situation = Situation {
+            unbackfilled: view.unbackfilled(),
+            file_frames: activity.file_frames,
+            last_commit: activity.last_commit,
+            dirty_since: activity.dirty_since,
+            last_attempt: activity.last_attempt,
+            futile: activity.futile,
+        };
+        checkpoint::due(&self.options.checkpoint, now, &situation)
+    }
+
+    /// Copies the log into the database and tries to seal it, then perhaps cuts
+    /// the file. Never waits for readers and keeps writers waiting only briefly.
+    pub(super) fn checkpoint(&mut self, now: Instant, wall: SystemTime, shrink: bool) -> Result<(), Error> {
+        self.activity.last_attempt = Some(now);
+        let before = self.guard.view()?;
+        let mut checkpointer = Handle::open(&self.options.path, Duration::ZERO)?;
+        self.bulk(&mut checkpointer, wall)?;
+        let sealed = self.seal(&mut checkpointer, wall)?;
+        let after = self.guard.view()?;
+        let mut moved = sealed || (after.salts, after.backfilled) != (before.salts, before.backfilled);
+        if sealed {
+            self.activity.seals += 1;
+            self.activity.dirty_since = None;
+            if shrink {
+                // The guard stays on slot 0, so this succeeds only if nothing was committed since.
+                moved = !checkpointer.checkpoint(CheckpointMode::Truncate)?.busy;
+            }
+        }
+        self.activity.futile = if moved { 0 } else { self.activity.futile.saturating_add(1) };
+        if !moved {
+            tracing::debug!(
+                db = self.options.path.display().to_string(),
+                unbackfilled = after.unbackfilled(),
+                marks = ?after.read_marks,
+                "checkpoint made no progress: a reader holds the log back"
+            );
+        }
+        self.activity.file_frames = self.log.length_in_frames().map_err(Error::local("read", self.log.path()))?;
+        Ok(())
+    }
+
+    /// Copies most of the log while nobody waits: the guard moves to a newer
+    /// mark, a passive checkpoint copies up to it, and so on while that helps.
+    fn bulk(&mut self, checkpointer: &mut Handle, wall: SystemTime) -> Result<(), Error> {
+        let mut rest = u32::MAX;
+        for _ in 0..BULK_ROUNDS {
+            self.capture(wall)?;
+            if self.guard.view()?.unbackfilled() == 0 {
+                break;
+            }
+            let mut next = Handle::open(&self.options.path, self.options.busy_timeout)?;
+            // Whatever this guard sees beyond the captured position stays in the log, because it does not let the
+            // log restart: an old guard on slot 0 has kept everything since the seal from being copied.
+            next.begin_read()?;
+            self.frozen = self.frozen_now()?;
+            self.guard.end();
+            self.guard = next;
+            checkpointer.checkpoint(CheckpointMode::Passive)?;
+            let view = self.guard.view()?;
+            if view.unbackfilled() == 0 || view.unbackfilled() >= rest {
+                break;
+            }
+            checkpointer.sync_database()?;
+            rest = view.unbackfilled();
+            if u64::from(rest) * u64::from(self.map.state().identity.page_size.get()) <= SEAL_BYTES / 4 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a guard that was just taken beside the old one is on slot 0 with
+    /// everything captured. Should it be on another slot after all, then no restart
+    /// can happen that this could excuse.
+    fn frozen_now(&mut self) -> Result<Option<Frozen>, Error> {
+        let view = self.guard.view()?;
+        let captured = self.map.state().cursor.is_some_and(|c| (c.salts, c.frame) == (view.salts, view.mx_frame));
+        Ok((captured && view.unbackfilled() == 0).then_some(Frozen { salts: view.salts, frame: view.mx_frame }))
+    }
+
+    /// Proves under the barrier that everything in the log is captured and in
+    /// the database, and moves the guard to slot 0 before the barrier falls.
+    fn seal(&mut self, checkpointer: &mut Handle, wall: SystemTime) -> Result<bool, Error> {
+        let mut barrier = Handle::open(&self.options.path, BARRIER_WAIT)?;
+        match barrier.begin_barrier() {
+            Ok(()) => {}
+            Err(error) if error.is_busy() => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        let begun = Instant::now();
+        let sealed = self.seal_under_barrier(checkpointer);
+        barrier.end();
+        let held = begun.elapsed();
+        self.activity.longest_barrier = self.activity.longest_barrier.max(held);
+        tracing::debug!(
+            db = self.options.path.display().to_string(),
+            held_us = u64::try_from(held.as_micros()).unwrap_or(u64::MAX),
+            "barrier released"
+        );
+        match sealed? {
+            Sealed::Not => Ok(false),
+            Sealed::Lost(lost) => {
+                self.resync(lost, wall)?;
+                Ok(false)
+            }
+            Sealed::Yes { view, rest } => {
+                if let Some((window, step)) = rest {
+                    self.store(&view, &window, step, wall)?;
+                }
+                Ok(self.state().cursor.as_ref().is_some_and(|c| self.frozen.is_some_and(|f| f.seals(c))))
+            }
+        }
+    }
+
+    fn seal_under_barrier(&mut self, checkpointer: &mut Handle) -> Result<Sealed, Error> {
+        let view = self.guard.view()?;
+        let page_size = self.map.state().identity.page_size;
+        let step = self.plan(&view).unwrap_or(Step::Resync(Lost::NoCursor));
+        let from = match (step, self.map.state().cursor) {
+            (Step::Append { .. }, Some(cursor)) => cursor.frame,
+            _ => 0,
+        };
+        let rest = match step {
+            Step::Wait => None,
+            Step::Resync(lost) => return Ok(Sealed::Lost(lost)),
+            Step::Append { to } | Step::FollowRestart { to } => {
+                if frame_end(to, page_size) - frame_end(from, page_size) > SEAL_BYTES {
+                    return Ok(Sealed::Not);
+                }
+                // Small enough to be kept in memory: its frames may be overwritten once the barrier falls.
+                match self.scan(&view, step, u64::MAX)? {
+                    Ok(window) => Some((window, step)),
+                    Err(lost) => return Ok(Sealed::Lost(lost)),
+                }
+            }
+        };
+        // From here to the new read transaction the write lock alone keeps the log from restarting.
+        self.guard.end();
+        let copied = checkpointer.checkpoint(CheckpointMode::Passive);
+        self.frozen = None;
+        self.retake_guard()?;
+        copied?;
+        let now = self.guard.view()?;
+        let complete = now.unbackfilled() == 0 && (now.salts, now.mx_frame) == (view.salts, view.mx_frame);
+        if complete {
+            self.frozen = Some(Frozen { salts: now.salts, frame: now.mx_frame });
+        }
+        Ok(Sealed::Yes { view, rest })
+    }
+
+    /// F4: nothing else happens before the guard is held again. If it cannot be
+    /// taken at all, the error makes the caller detach, and attaching proves
+    /// continuity anew.
+    fn retake_guard(&mut self) -> Result<(), Error> {
+        let mut last = None;
+        for _ in 0..GUARD_TRIES {
+            match self.guard.begin_read() {
+                Ok(()) => return Ok(()),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.expect("tried at least once").into())
+    }
+
+    /// F50 to F52: what the paths name must be what is open. Gives the time to
+    /// look again when it was looked at a moment ago.
+    fn check_identity(&mut self, now: Instant) -> Result<Option<Instant>, Error> {
+        if let Some(next) = self.activity.identity_checked.map(|at| at + IDENTITY_EVERY).filter(|at| now < *at) {
+            return Ok(Some(next));
+        }
+        self.activity.identity_checked = Some(now);
+        let identity = self.map.state().identity;
+        let path = &self.options.path;
+        match file_id(path).map_err(Error::local("look at", path))? {
+            None => return Err(Error::Missing(path.clone())),
+            Some(found) if found != (identity.device, identity.inode) => return Err(Error::Replaced(path.clone())),
+            Some(_) => {}
+        }
+        let log = self.log.path();
+        if file_id(log).map_err(Error::local("look at", log))? != Some(self.log.id()) {
+            return Err(Error::SidecarReplaced(log.to_owned()));
+        }
+        let (shm, id) = &self.shm;
+        if file_id(shm).map_err(Error::local("look at", shm))? != *id {
+            return Err(Error::SidecarReplaced(shm.clone()));
+        }
+        if !self.guard.holds_transaction() {
+            return Err(Error::Lost(Lost::UnseenRestart));
+        }
+        Ok(None)
+    }
+}
+
+enum Sealed {
+    /// The guard is held again; `frozen` says whether the log is sealed once the
+    /// rest is stored.
+    Yes { view: View, rest: Option<(Window, Step)> },
+    /// Too much is left.
+    Not,
+    /// Continuity broke.
+    Lost(Lost),
+}

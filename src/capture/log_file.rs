@@ -1,0 +1,237 @@
+//! The WAL file itself, read by its own descriptor. No SQLite locks live on it,
+//! so it may be opened and closed freely.
+//!
+//! A scan hands out nothing that is not proven: every frame continues the
+//! checksum chain from the start it was given, and the window ends at a commit.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use super::plan::Lost;
+use crate::types::{Chain, FRAME_HEADER_SIZE, PageSize, Pgno, Salts, WAL_HEADER_SIZE, frame_end, frame_offset};
+use crate::wal::{FrameHeader, Scanner, WalHeader};
+
+/// Frames are read this many bytes at a time.
+const CHUNK: usize = 1 << 20;
+/// A window up to this size is kept in memory, so its pages are read only once.
+pub(super) const IN_MEMORY: u64 = 4 << 20;
+
+/// An open WAL file.
+#[derive(Debug)]
+pub(super) struct LogFile {
+    path: PathBuf,
+    file: File,
+    id: (u64, u64),
+    page_size: PageSize,
+}
+
+/// Committed frames of a log: the newest frame of each page.
+#[derive(Debug)]
+pub(super) struct Window {
+    /// The last frame, a commit.
+    pub(super) end: u32,
+    /// The running checksum at it.
+    pub(super) chain: Chain,
+    /// Pages in the database after it.
+    pub(super) page_count: u32,
+    /// Page and frame, by ascending page; pages past the end are left out.
+    pages: Vec<(Pgno, u32)>,
+    /// All frames from `first` on, when the window is small.
+    memory: Option<(u32, Vec<u8>)>,
+}
+
+impl Window {
+    pub(super) fn pages(&self) -> impl Iterator<Item = Pgno> + '_ {
+        self.pages.iter().map(|(pgno, _)| *pgno)
+    }
+
+    /// Whether pages are read from the very bytes that were proven.
+    pub(super) fn in_memory(&self) -> bool {
+        self.memory.is_some()
+    }
+
+    /// Reads the newest version of the page at `index` of [`Window::pages`].
+    pub(super) fn read(&self, log: &LogFile, index: usize, page: &mut Vec<u8>) -> io::Result<()> {
+        let (_, frame) = self.pages[index];
+        match &self.memory {
+            Some((first, bytes)) => {
+                let size = log.frame_size();
+                let start = (frame - first) as usize * size + FRAME_HEADER_SIZE as usize;
+                page.clear();
+                page.extend_from_slice(&bytes[start..start + log.page_size.bytes()]);
+                Ok(())
+            }
+            None => {
+                page.resize(log.page_size.bytes(), 0);
+                log.read_page(frame, page)
+            }
+        }
+    }
+
+    /// The newest frame of a page, if it has one.
+    pub(super) fn frame_of(&self, pgno: Pgno) -> Option<u32> {
+        self.pages.binary_search_by_key(&pgno, |(p, _)| *p).ok().map(|at| self.pages[at].1)
+    }
+}
+
+impl LogFile {
+    /// Opens the log beside a database.
+    pub(super) fn open(path: &Path, page_size: PageSize) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let meta = file.metadata()?;
+        Ok(Self { path: path.to_owned(), file, id: (meta.dev(), meta.ino()), page_size })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Device and inode of the open file.
+    pub(super) fn id(&self) -> (u64, u64) {
+        self.id
+    }
+
+    fn frame_size(&self) -> usize {
+        FRAME_HEADER_SIZE as usize + self.page_size.bytes()
+    }
+
+    /// Whole frames that fit in the file, whether valid or not.
+    pub(super) fn length_in_frames(&self) -> io::Result<u32> {
+        let body = self.file.metadata()?.len().saturating_sub(WAL_HEADER_SIZE);
+        Ok(u32::try_from(body / self.frame_size() as u64).unwrap_or(u32::MAX))
+    }
+
+    /// The log's header, if it is one that SQLite would accept, belongs to this
+    /// run and has the database's page size.
+    pub(super) fn header(&self, salts: Salts) -> io::Result<Option<WalHeader>> {
+        let mut bytes = [0u8; WAL_HEADER_SIZE as usize];
+        if !read_exact(&self.file, &mut bytes, 0)? {
+            return Ok(None);
+        }
+        Ok(WalHeader::parse(&bytes).filter(|h| h.salts == salts && h.page_size == self.page_size))
+    }
+
+    /// The salts and running checksum stored with a frame.
+    pub(super) fn frame_proof(&self, frame: u32) -> io::Result<Option<(Salts, Chain)>> {
+        let mut bytes = [0u8; FRAME_HEADER_SIZE as usize];
+        let found = read_exact(&self.file, &mut bytes, frame_offset(frame, self.page_size))?;
+        Ok(found.then(|| FrameHeader::parse(&bytes)).map(|h| (h.salts, h.chain)))
+    }
+
+    /// Reads the page in a frame.
+    pub(super) fn read_page(&self, frame: u32, page: &mut [u8]) -> io::Result<()> {
+        let offset = frame_offset(frame, self.page_size) + FRAME_HEADER_SIZE;
+        if read_exact(&self.file, page, offset)? { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
+    /// Proves the frames from where `scanner` stands up to and including `to`
+    /// (which the wal-index says is a commit), or up to the first commit after
+    /// `limit` bytes.
+    pub(super) fn scan(&self, mut scanner: Scanner, to: u32, limit: u64) -> io::Result<Result<Window, Lost>> {
+        let first = scanner.frame() + 1;
+        let bytes = frame_end(to, self.page_size) - frame_end(scanner.frame(), self.page_size);
+        let keep = bytes <= IN_MEMORY.min(limit);
+        let size = self.frame_size();
+        let mut buffer =
+            vec![0u8; if keep { usize::try_from(bytes).unwrap_or(CHUNK) } else { (CHUNK / size).max(1) * size }];
+        let mut newest = Newest::default();
+        let mut page_count = 0;
+        'file: while scanner.frame() < to {
+            let left = (to - scanner.frame()) as usize * size;
+            let want = left.min(buffer.len());
+            if !read_exact(&self.file, &mut buffer[..want], frame_offset(scanner.frame() + 1, self.page_size))? {
+                return Ok(Err(Lost::ChainBroken));
+            }
+            for bytes in buffer[..want].chunks_exact(size) {
+                let Some(frame) = scanner.push(bytes) else { return Ok(Err(Lost::ChainBroken)) };
+                newest.push(frame.pgno, frame.number);
+                if let Some(count) = frame.commit {
+                    page_count = count;
+                    let scanned = u64::from(frame.number - first + 1) * size as u64;
+                    if scanned >= limit {
+                        break 'file;
+                    }
+                } else if frame.number == to {
+                    return Ok(Err(Lost::ChainBroken)); // the wal-index promised a commit here
+                }
+            }
+        }
+        Ok(Ok(Window {
+            end: scanner.frame(),
+            chain: scanner.chain(),
+            page_count,
+            pages: newest.finish(page_count),
+            memory: keep.then_some((first, buffer)),
+        }))
+    }
+}
+
+/// Collects the newest frame of each page in memory that grows with the number
+/// of distinct pages, not of frames.
+#[derive(Default)]
+struct Newest {
+    entries: Vec<(Pgno, u32)>,
+    distinct: usize,
+}
+
+impl Newest {
+    const SMALL: usize = 1 << 16;
+
+    fn push(&mut self, pgno: Pgno, frame: u32) {
+        self.entries.push((pgno, frame));
+        if self.entries.len() >= Self::SMALL && self.entries.len() >= self.distinct * 2 {
+            self.fold();
+        }
+    }
+
+    fn fold(&mut self) {
+        self.entries.sort_unstable_by_key(|(pgno, frame)| (*pgno, std::cmp::Reverse(*frame)));
+        self.entries.dedup_by_key(|(pgno, _)| *pgno);
+        self.distinct = self.entries.len();
+    }
+
+    fn finish(mut self, page_count: u32) -> Vec<(Pgno, u32)> {
+        self.fold();
+        self.entries.retain(|(pgno, _)| pgno.get() <= page_count);
+        self.entries.shrink_to_fit();
+        self.entries
+    }
+}
+
+/// Fills the buffer, or says `false` when the file ends before.
+fn read_exact(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
+    match file.read_exact_at(buffer, offset) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_frame_of_each_page_is_kept_and_pages_past_the_end_are_not() {
+        let mut newest = Newest::default();
+        let page = |n| Pgno::new(n).unwrap();
+        for (pgno, frame) in [(3, 1), (1, 2), (3, 3), (9, 4), (1, 5), (2, 6)] {
+            newest.push(page(pgno), frame);
+        }
+        assert_eq!(newest.finish(3), [(page(1), 5), (page(2), 6), (page(3), 3)]);
+    }
+
+    #[test]
+    fn memory_follows_distinct_pages() {
+        let mut newest = Newest::default();
+        for frame in 1..=1_000_000u32 {
+            newest.push(Pgno::new(frame % 10 + 1).unwrap(), frame);
+        }
+        assert!(newest.entries.capacity() <= 2 * Newest::SMALL);
+        let pages = newest.finish(100);
+        assert_eq!(pages.len(), 10);
+        assert!(pages.iter().all(|(_, frame)| *frame > 999_990));
+    }
+}

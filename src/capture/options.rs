@@ -1,0 +1,95 @@
+//! What capture is told about one database.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::checkpoint::Policy;
+use crate::ltx::Encoding;
+
+/// Options for following one database.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The database file.
+    pub path: PathBuf,
+    /// Where the local state lives, normally `.<name>-litestream` beside the database.
+    pub meta_path: PathBuf,
+    /// How long calls wait for a lock that another connection holds.
+    pub busy_timeout: Duration,
+    /// The longest a noticed commit waits before it is captured.
+    pub sync_interval: Duration,
+    /// When to checkpoint.
+    pub checkpoint: Policy,
+    /// The encoding of segments.
+    pub encoding: Encoding,
+    /// Most bytes of local segments; `None` = 1 GiB or 5 % of the file system, whichever is less.
+    pub spool_budget: Option<u64>,
+    /// Bytes of the log that one pass turns into one segment, at least to the next commit.
+    pub max_pass_bytes: u64,
+}
+
+/// `max-sync-wal-bytes`, unless configured.
+const DEFAULT_PASS: u64 = 64 << 20;
+
+impl Options {
+    /// The defaults for a database.
+    pub fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            meta_path: default_meta_path(path),
+            busy_timeout: Duration::from_secs(1),
+            sync_interval: Duration::from_secs(1),
+            checkpoint: Policy::default(),
+            encoding: Encoding::Block,
+            spool_budget: None,
+            max_pass_bytes: DEFAULT_PASS,
+        }
+    }
+
+    /// The write-ahead log beside the database.
+    pub fn log_path(&self) -> PathBuf {
+        with_suffix(&self.path, "-wal")
+    }
+
+    /// The wal-index beside the database.
+    pub fn shm_path(&self) -> PathBuf {
+        with_suffix(&self.path, "-shm")
+    }
+
+    /// Our own part of the local state directory.
+    pub fn state_dir(&self) -> PathBuf {
+        self.meta_path.join("brooklet")
+    }
+
+    /// Where Litestream keeps its own segments in the same directory.
+    pub fn foreign_segments(&self) -> PathBuf {
+        self.meta_path.join("ltx")
+    }
+}
+
+/// `/dir/NAME` has its state in `/dir/.NAME-litestream`.
+pub fn default_meta_path(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push("-litestream");
+    path.with_file_name(name)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_lies_beside_the_database_under_its_full_name() {
+        let options = Options::new(Path::new("/data/app.db"));
+        assert_eq!(options.meta_path, Path::new("/data/.app.db-litestream"));
+        assert_eq!(options.log_path(), Path::new("/data/app.db-wal"));
+        assert_eq!(options.shm_path(), Path::new("/data/app.db-shm"));
+    }
+}

@@ -1,0 +1,489 @@
+//! The spool: segments captured from one database, not yet on every replica.
+//!
+//! Invariant: once `publish` returns, the segment survives power loss, and the
+//! spool holds every batch after `floor` without a hole, each connected to the
+//! next by its checksums. Capture relies on this to let SQLite reuse the log:
+//! between that checkpoint and the upload, nothing else protects those pages.
+//!
+//! The spool has a byte budget. When it is full the oldest segments go and the
+//! floor rises; a replica that had not got them is behind the floor and is given
+//! a base instead. So an outage costs bounded disk, never data.
+//!
+//! A crash can leave drafts, which opening removes: a file that was never
+//! published was never promised to anyone.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+
+use crate::durable;
+use crate::ltx;
+use crate::types::{Checksum, Generation, Txid, TxidRange};
+
+/// One batch captured from a database on this machine. The state in which a
+/// history begins has a number too, so segments count from 2. Replicas number
+/// what they keep by their own TXIDs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seq(NonZeroU64);
+
+impl Seq {
+    /// The state in which a generation begins.
+    pub const FIRST: Self = Self(NonZeroU64::MIN);
+
+    /// `None` for 0.
+    pub fn new(n: u64) -> Option<Self> {
+        NonZeroU64::new(n).map(Self)
+    }
+
+    /// The plain number.
+    pub fn get(self) -> u64 {
+        self.0.get()
+    }
+
+    /// The batch after this.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.checked_add(1).expect("fewer than 2^64 batches"))
+    }
+
+    fn before(self) -> Option<Self> {
+        Self::new(self.get() - 1)
+    }
+
+    /// The TXID that a segment carries while it is in the spool.
+    pub fn as_txids(self) -> TxidRange {
+        TxidRange::single(Txid::new(self.get()).expect("counts from 1"))
+    }
+}
+
+impl std::fmt::Display for Seq {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A captured position: the batch and the database checksum after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// The batch.
+    pub seq: Seq,
+    /// The database after it.
+    pub checksum: Checksum,
+}
+
+/// One segment in the spool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spooled {
+    /// The batch it holds.
+    pub seq: Seq,
+    /// Bytes of the file.
+    pub size: u64,
+    /// Its header; the TXID in it is the batch number.
+    pub header: ltx::Header,
+}
+
+impl Spooled {
+    fn proof(&self) -> Option<(Checksum, Checksum)> {
+        self.header.proof.as_ref().and_then(|proof| Some((proof.before?, proof.after)))
+    }
+}
+
+/// What a replica that has everything through some batch still needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pending {
+    /// Nothing.
+    None,
+    /// These segments, oldest first.
+    Segments(Vec<Spooled>),
+    /// Segments that are no longer here: only a base helps.
+    Gone,
+}
+
+/// What opening found besides good segments.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// Files that were damaged or cut off from the rest, and removed.
+    pub removed: Vec<PathBuf>,
+}
+
+/// The spool of one database, shared by capture and the uploads.
+#[derive(Debug)]
+pub struct Spool {
+    dir: PathBuf,
+    budget: u64,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    segments: BTreeMap<Seq, Spooled>,
+    bytes: u64,
+    /// Everything through here has left the spool.
+    floor: Option<Point>,
+}
+
+/// The default budget, unless 5 % of the file system is less.
+const DEFAULT_BUDGET: u64 = 1 << 30;
+const SHARE_OF_FILE_SYSTEM: u64 = 20;
+
+impl Spool {
+    /// Opens or creates the spool in `dir`. Segments that are damaged, or that do
+    /// not connect to the newest run, are removed and reported.
+    ///
+    /// # Errors
+    /// From the file system.
+    pub fn open(dir: &Path, budget: Option<u64>, mode: u32) -> io::Result<(Self, Opened)> {
+        durable::create_dir_all(dir, mode)?;
+        durable::remove_stale(dir)?;
+        let mut found = BTreeMap::new();
+        let mut opened = Opened::default();
+        for entry in std::fs::read_dir(dir)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(txids) = name.to_str().and_then(ltx::parse_file_name) else { continue };
+            match read_header(&entry.path(), txids) {
+                Some(segment) => drop(found.insert(segment.seq, segment)),
+                None => opened.removed.push(entry.path()),
+            }
+        }
+        let segments = newest_run(found, |lost| opened.removed.push(path_in(dir, lost.seq)));
+        for path in &opened.removed {
+            remove(path)?;
+        }
+        let floor = segments
+            .values()
+            .next()
+            .and_then(|first| Some(Point { seq: first.seq.before()?, checksum: first.proof()?.0 }));
+        let bytes = segments.values().map(|s| s.size).sum();
+        let budget = budget.unwrap_or_else(|| default_budget(dir));
+        let inner = Mutex::new(Inner { segments, bytes, floor });
+        Ok((Self { dir: dir.to_owned(), budget, inner }, opened))
+    }
+
+    /// Starts the file of a segment. Nothing is promised before [`Spool::publish`].
+    ///
+    /// # Errors
+    /// From the file system.
+    pub fn draft(&self, seq: Seq, mode: u32) -> io::Result<durable::Draft> {
+        Ok(durable::Draft::create(&path_in(&self.dir, seq), mode)?)
+    }
+
+    /// The most bytes one segment may have.
+    pub fn budget(&self) -> u64 {
+        self.budget
+    }
+
+    /// Makes a segment durable and visible. Returns how many of the oldest
+    /// segments had to go to keep the budget.
+    ///
+    /// # Errors
+    /// From the file system; the segment is then not in the spool.
+    pub fn publish(&self, draft: durable::Draft, segment: Spooled) -> io::Result<usize> {
+        draft.publish()?;
+        let mut inner = self.lock();
+        if inner.floor.is_none() {
+            inner.floor =
+                segment.proof().and_then(|(before, _)| Some(Point { seq: segment.seq.before()?, checksum: before }));
+        }
+        inner.bytes += segment.size;
+        inner.segments.insert(segment.seq, segment);
+        let mut dropped = 0;
+        while inner.bytes > self.budget {
+            let Some(oldest) = inner.segments.keys().next().copied() else { break };
+            self.drop_one(&mut inner, oldest)?;
+            dropped += 1;
+        }
+        Ok(dropped)
+    }
+
+    /// Empties the spool: what follows continues from `floor`.
+    ///
+    /// # Errors
+    /// From the file system.
+    pub fn restart(&self, floor: Point) -> io::Result<()> {
+        let mut inner = self.lock();
+        for seq in inner.segments.keys().copied().collect::<Vec<_>>() {
+            self.drop_one(&mut inner, seq)?;
+        }
+        inner.floor = Some(floor);
+        Ok(())
+    }
+
+    /// Keeps the segments only if they belong to this generation and end at this
+    /// point; otherwise empties the spool.
+    ///
+    /// # Errors
+    /// From the file system.
+    pub fn resume(&self, generation: Generation, at: Point) -> io::Result<()> {
+        let fits = {
+            let inner = self.lock();
+            match inner.segments.values().next_back() {
+                Some(last) => {
+                    last.seq == at.seq
+                        && last.header.generation == Some(generation)
+                        && last.proof().is_some_and(|(_, after)| after == at.checksum)
+                }
+                None => false,
+            }
+        };
+        if fits { Ok(()) } else { self.restart(at) }
+    }
+
+    /// What is there after batch `seq`.
+    pub fn pending(&self, seq: Seq) -> Pending {
+        let inner = self.lock();
+        match inner.floor {
+            Some(floor) if seq >= floor.seq => {}
+            _ => return Pending::Gone,
+        }
+        let segments: Vec<_> = inner.segments.range(seq.next()..).map(|(_, s)| s.clone()).collect();
+        if segments.is_empty() { Pending::None } else { Pending::Segments(segments) }
+    }
+
+    /// The newest batch after which the database had this checksum, among those
+    /// from which the spool can continue.
+    pub fn find(&self, generation: Generation, checksum: Checksum) -> Option<Seq> {
+        let inner = self.lock();
+        let segment =
+            inner.segments.values().rev().find(|s| {
+                s.header.generation == Some(generation) && s.proof().is_some_and(|(_, after)| after == checksum)
+            });
+        let floor = || inner.floor.filter(|f| f.checksum == checksum).map(|f| f.seq);
+        segment.map(|s| s.seq).or_else(floor)
+    }
+
+    /// The newest batch that is here or has been.
+    pub fn newest(&self) -> Option<Seq> {
+        let inner = self.lock();
+        inner.segments.keys().next_back().copied().or(inner.floor.map(|f| f.seq))
+    }
+
+    /// The newest batch of one history that is here.
+    pub fn newest_of(&self, generation: Generation) -> Option<Seq> {
+        let inner = self.lock();
+        inner.segments.values().next_back().filter(|s| s.header.generation == Some(generation)).map(|s| s.seq)
+    }
+
+    /// Opens a segment for reading.
+    ///
+    /// # Errors
+    /// From the file system; `NotFound` when it is gone.
+    pub fn reader(&self, seq: Seq) -> io::Result<BufReader<File>> {
+        Ok(BufReader::with_capacity(64 * 1024, File::open(path_in(&self.dir, seq))?))
+    }
+
+    /// Starts a scratch file in the spool's directory, for what is too big for memory.
+    ///
+    /// # Errors
+    /// From the file system.
+    pub fn scratch(&self, name: &str) -> io::Result<durable::Draft> {
+        Ok(durable::Draft::create(&self.dir.join(name), durable::PRIVATE_FILE)?)
+    }
+
+    /// Drops segments that every replica has.
+    ///
+    /// # Errors
+    /// From the file system.
+    pub fn drop_through(&self, seq: Seq) -> io::Result<()> {
+        let mut inner = self.lock();
+        let done: Vec<_> = inner.segments.range(..=seq).map(|(seq, _)| *seq).collect();
+        done.into_iter().try_for_each(|seq| self.drop_one(&mut inner, seq))
+    }
+
+    /// Bytes on disk.
+    pub fn bytes(&self) -> u64 {
+        self.lock().bytes
+    }
+
+    fn drop_one(&self, inner: &mut Inner, seq: Seq) -> io::Result<()> {
+        let Some(segment) = inner.segments.get(&seq) else { return Ok(()) };
+        let (size, proof) = (segment.size, segment.proof());
+        remove(&path_in(&self.dir, seq))?;
+        inner.segments.remove(&seq);
+        inner.bytes = inner.bytes.saturating_sub(size);
+        inner.floor = proof.map(|(_, checksum)| Point { seq, checksum });
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// Keeps the newest segments that connect without a hole; tells about the others.
+fn newest_run(mut found: BTreeMap<Seq, Spooled>, mut lost: impl FnMut(&Spooled)) -> BTreeMap<Seq, Spooled> {
+    let mut start = found.keys().next_back().copied();
+    for (seq, segment) in found.iter().rev() {
+        let connected = seq.before().and_then(|before| found.get(&before)).is_some_and(|previous| {
+            previous.header.generation == segment.header.generation
+                && previous.proof().zip(segment.proof()).is_some_and(|((_, after), (before, _))| after == before)
+        });
+        start = Some(*seq);
+        if !connected {
+            break;
+        }
+    }
+    let Some(start) = start else { return found };
+    let kept = found.split_off(&start);
+    found.values().for_each(&mut lost);
+    kept
+}
+
+fn read_header(path: &Path, txids: TxidRange) -> Option<Spooled> {
+    let mut file = File::open(path).ok()?;
+    let size = file.metadata().ok()?.len();
+    let mut bytes = [0u8; ltx::Header::SIZE];
+    file.read_exact(&mut bytes).ok()?;
+    let header = ltx::Header::decode(&bytes).ok()?;
+    let segment = Spooled { seq: Seq::new(txids.max().get())?, size, header };
+    (segment.header.txids == txids && segment.proof().is_some()).then_some(segment)
+}
+
+fn path_in(dir: &Path, seq: Seq) -> PathBuf {
+    dir.join(ltx::file_name(seq.as_txids()))
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn default_budget(dir: &Path) -> u64 {
+    match rustix::fs::statvfs(dir) {
+        Ok(fs) => DEFAULT_BUDGET.min(fs.f_blocks.saturating_mul(fs.f_frsize) / SHARE_OF_FILE_SYSTEM),
+        Err(_) => DEFAULT_BUDGET,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{PageSize, Pgno, Timestamp};
+
+    fn sum(n: u64) -> Checksum {
+        Checksum::from_crc(n)
+    }
+
+    fn generation() -> Generation {
+        Generation::new(9).unwrap()
+    }
+
+    fn open(dir: &Path) -> Spool {
+        Spool::open(dir, None, 0o700).unwrap().0
+    }
+
+    /// Batch `seq` leads from checksum `seq - 1` to checksum `seq`.
+    fn add(spool: &Spool, seq: u64) -> usize {
+        let seq = Seq::new(seq).unwrap();
+        let header = ltx::Header {
+            page_size: PageSize::new(512).unwrap(),
+            commit: 1,
+            txids: seq.as_txids(),
+            timestamp: Timestamp::from_millis(0),
+            wal: None,
+            generation: Some(generation()),
+            proof: Some(ltx::Proof { before: Some(sum(seq.get() - 1)), after: sum(seq.get()) }),
+        };
+        let draft = spool.draft(seq, 0o600).unwrap();
+        let mut encoder = ltx::Encoder::new(draft, header.clone(), ltx::Encoding::Block).unwrap();
+        encoder.page(Pgno::FIRST, &[7; 512]).unwrap();
+        let (draft, done) = encoder.finish().unwrap();
+        spool.publish(draft, Spooled { seq, size: done.size, header }).unwrap()
+    }
+
+    fn pending(spool: &Spool, after: u64) -> Option<Vec<u64>> {
+        match spool.pending(Seq::new(after).unwrap()) {
+            Pending::None => Some(vec![]),
+            Pending::Segments(segments) => Some(segments.iter().map(|s| s.seq.get()).collect()),
+            Pending::Gone => None,
+        }
+    }
+
+    #[test]
+    fn each_replica_gets_exactly_what_it_lacks() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = open(dir.path());
+        (2..=4).for_each(|seq| assert_eq!(add(&spool, seq), 0));
+        assert_eq!(pending(&spool, 1), Some(vec![2, 3, 4]));
+        assert_eq!(pending(&spool, 3), Some(vec![4]));
+        assert_eq!(pending(&spool, 4), Some(vec![]));
+        spool.drop_through(Seq::new(2).unwrap()).unwrap();
+        assert_eq!(pending(&spool, 1), None, "a base is needed");
+        assert_eq!(pending(&spool, 2), Some(vec![3, 4]));
+    }
+
+    #[test]
+    fn segments_survive_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = open(dir.path());
+        (2..=4).for_each(|seq| assert_eq!(add(&spool, seq), 0));
+        let bytes = spool.bytes();
+        drop(spool);
+        let spool = open(dir.path());
+        assert_eq!(pending(&spool, 1), Some(vec![2, 3, 4]));
+        assert_eq!(spool.bytes(), bytes);
+        assert_eq!(spool.find(generation(), sum(3)), Seq::new(3));
+        assert_eq!(spool.find(generation(), sum(1)), Seq::new(1), "the floor counts");
+        assert_eq!(spool.find(generation(), sum(8)), None);
+    }
+
+    /// F60: a missing or damaged file cuts off what came before it, and only that.
+    #[test]
+    fn damage_keeps_what_still_connects() {
+        for (damaged, kept) in [(2, vec![3, 4]), (3, vec![4]), (4, vec![2, 3])] {
+            let dir = tempfile::tempdir().unwrap();
+            let spool = open(dir.path());
+            (2..=4).for_each(|seq| assert_eq!(add(&spool, seq), 0));
+            std::fs::write(path_in(dir.path(), Seq::new(damaged).unwrap()), b"LTX1 but short").unwrap();
+            drop(spool);
+            let (spool, opened) = Spool::open(dir.path(), None, 0o700).unwrap();
+            assert!(!opened.removed.is_empty());
+            assert_eq!(pending(&spool, kept[0] - 1), Some(kept));
+        }
+    }
+
+    #[test]
+    fn the_budget_drops_the_oldest_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = {
+            let spool = open(dir.path());
+            add(&spool, 2);
+            spool.bytes()
+        };
+        let spool = Spool::open(dir.path(), Some(one * 2), 0o700).unwrap().0;
+        assert_eq!(add(&spool, 3), 0);
+        assert_eq!(add(&spool, 4), 1);
+        assert_eq!(pending(&spool, 2), Some(vec![3, 4]));
+        assert_eq!(pending(&spool, 1), None);
+        assert!(spool.bytes() <= one * 2);
+    }
+
+    #[test]
+    fn a_spool_of_another_history_is_emptied() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = open(dir.path());
+        (2..=3).for_each(|seq| assert_eq!(add(&spool, seq), 0));
+        let point = |seq, checksum| Point { seq: Seq::new(seq).unwrap(), checksum };
+        spool.resume(generation(), point(3, sum(3))).unwrap();
+        assert_eq!(pending(&spool, 1), Some(vec![2, 3]));
+        spool.resume(Generation::new(8).unwrap(), point(3, sum(3))).unwrap();
+        assert_eq!(pending(&spool, 3), Some(vec![]));
+        assert_eq!(pending(&spool, 2), None);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_unpublished_draft_is_never_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = open(dir.path());
+        drop(spool.draft(Seq::new(2).unwrap(), 0o600).unwrap());
+        drop(spool);
+        assert_eq!(open(dir.path()).newest(), None);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,438 @@
+//! The way from the spool to one replica.
+//!
+//! Invariant: what a replica holds is, in the order of its TXIDs, one unbroken
+//! history: each segment connects to the one before, or is complete. A name is
+//! taken only with the condition that it is free; whoever finds it taken by
+//! somebody else stops ([`Error::Fenced`]) and touches nothing.
+//!
+//! Nothing is remembered between runs. The newest segment on the replica says
+//! where to go on: its generation and its database checksum are looked up in the
+//! spool. If they are not found there, the replica gets a base above everything
+//! it holds.
+//!
+//! Backlogs are merged: however much waits, one object goes up at a time, and
+//! what arrives meanwhile goes into the next.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures::stream;
+
+use crate::capture::Base;
+use crate::ltx::{self, Decoder, Encoding, Level};
+use crate::replica::{Listing, PutError, Replica};
+use crate::replica;
+use crate::spool::{Pending, Seq, Spool, Spooled};
+use crate::storage::{Body, ErrorKind};
+use crate::types::{Checksum, Generation, Timestamp, Txid, TxidRange};
+
+/// Most bytes of spooled segments that go into one object, at least one segment.
+const BATCH_BYTES: u64 = 64 << 20;
+/// Most segments that go into one object: each costs an open file and a page while merging.
+const BATCH_SEGMENTS: usize = 128;
+/// Objects made of fewer spooled bytes than this are built in memory, others on disk.
+const IN_MEMORY: u64 = 8 << 20;
+
+/// What to do for a replica next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// It has everything.
+    Nothing,
+    /// Ship these segments as one.
+    Ship(Vec<Spooled>),
+    /// What it lacks is no longer at hand.
+    Base,
+}
+
+/// Decides what a replica that has everything through `cursor` gets next.
+pub fn next(cursor: Option<Seq>, pending: impl FnOnce(Seq) -> Pending, max_segments: usize) -> Next {
+    let Some(cursor) = cursor else { return Next::Base };
+    match pending(cursor) {
+        Pending::None => Next::Nothing,
+        Pending::Gone => Next::Base,
+        Pending::Segments(mut segments) => {
+            let mut bytes = 0;
+            let fits = segments.iter().take(max_segments.max(1)).take_while(|segment| {
+                let first = bytes == 0;
+                bytes += segment.size;
+                first || bytes <= BATCH_BYTES
+            });
+            let count = fits.count();
+            segments.truncate(count);
+            Next::Ship(segments)
+        }
+    }
+}
+
+/// Why a replica did not get what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another writer has taken over.
+    #[error("{0}")]
+    Fenced(PutError),
+    /// Writing failed.
+    #[error(transparent)]
+    Put(PutError),
+    /// Reading failed.
+    #[error(transparent)]
+    Replica(#[from] replica::Error),
+    /// Local segments could not be merged.
+    #[error("cannot merge local segments for upload")]
+    Merge(#[from] ltx::Error),
+    /// The base could not be read from the database.
+    #[error("cannot read the base from the database: {0}")]
+    Base(String),
+}
+
+impl Error {
+    /// Whether trying again may help without anybody's help.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Fenced(_) => false,
+            Self::Put(PutError::Storage(error)) => error.kind == ErrorKind::Later,
+            Self::Put(PutError::Fenced { .. }) => false,
+            Self::Replica(error) => error.kind() == ErrorKind::Later,
+            Self::Merge(_) | Self::Base(_) => true,
+        }
+    }
+}
+
+impl From<PutError> for Error {
+    fn from(error: PutError) -> Self {
+        match error {
+            PutError::Fenced { .. } => Self::Fenced(error),
+            PutError::Storage(_) => Self::Put(error),
+        }
+    }
+}
+
+/// What one round of work came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advanced {
+    /// The replica has everything.
+    UpToDate,
+    /// One object went up; there may be more to do.
+    Shipped,
+    /// The replica needs a base: see [`Uploader::put_base`].
+    NeedsBase,
+    /// Another writer continued the replica's history after ours. To go on above
+    /// it, this machine's history needs a new name first.
+    TakenOver,
+}
+
+/// What a replica is known to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Confirmed {
+    /// The newest TXID.
+    pub txid: Txid,
+    /// The captured batch it ends with.
+    pub seq: Seq,
+    /// Its time.
+    pub timestamp: Timestamp,
+}
+
+/// Ships to one replica of one database.
+pub struct Uploader {
+    replica: Arc<Replica>,
+    encoding: Encoding,
+    max_segments: usize,
+    history: Option<Generation>,
+    opened: Option<Opened>,
+    /// An object whose fate is not known: it is sent again unchanged.
+    unresolved: Option<Prepared>,
+    fenced: bool,
+}
+
+#[derive(Debug)]
+struct Opened {
+    /// The highest TXID at any level.
+    position: Option<Txid>,
+    /// From the first TXID to `position` nothing is missing.
+    whole: bool,
+    /// The captured batch that the replica ends with; `None` = not one of ours.
+    confirmed: Option<Confirmed>,
+}
+
+struct Prepared {
+    txid: Txid,
+    through: Seq,
+    timestamp: Timestamp,
+    body: PreparedBody,
+}
+
+enum PreparedBody {
+    Memory(Bytes),
+    Disk(crate::durable::Draft),
+}
+
+impl Prepared {
+    fn body(&self) -> Body {
+        match &self.body {
+            PreparedBody::Memory(bytes) => Body::Bytes(bytes.clone()),
+            PreparedBody::Disk(draft) => Body::File(PathBuf::from(draft.path())),
+        }
+    }
+}
+
+impl Uploader {
+    /// `max_segments` = 0 means as many as the program's own bound allows.
+    pub fn new(replica: Arc<Replica>, encoding: Encoding, max_segments: usize) -> Self {
+        let max_segments = if max_segments == 0 { BATCH_SEGMENTS } else { max_segments.min(BATCH_SEGMENTS) };
+        Self { replica, encoding, max_segments, history: None, opened: None, unresolved: None, fenced: false }
+    }
+
+    /// The replica.
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// What the replica is known to have of the present history.
+    pub fn confirmed(&self) -> Option<Confirmed> {
+        self.opened.as_ref().and_then(|o| o.confirmed)
+    }
+
+    /// Whether another writer has taken over; then nothing more is tried.
+    pub fn is_fenced(&self) -> bool {
+        self.fenced
+    }
+
+    /// Ships the next object of this history, if there is one.
+    ///
+    /// # Errors
+    /// Why not; nothing is lost by calling again.
+    pub async fn advance(&mut self, spool: &Arc<Spool>, generation: Generation) -> Result<Advanced, Error> {
+        if self.history != Some(generation) {
+            (self.history, self.opened, self.unresolved) = (Some(generation), None, None);
+        }
+        if self.opened.is_none() {
+            match self.open(spool, generation).await? {
+                Some(opened) => self.opened = Some(opened),
+                None => return Ok(Advanced::TakenOver),
+            }
+        }
+        if self.unresolved.is_none() {
+            let opened = self.opened.as_ref().expect("opened above");
+            if !opened.whole {
+                return Ok(Advanced::NeedsBase);
+            }
+            let cursor = opened.confirmed.map(|c| c.seq);
+            match next(cursor, |seq| spool.pending(seq), self.max_segments) {
+                Next::Nothing => return Ok(Advanced::UpToDate),
+                Next::Base => return Ok(Advanced::NeedsBase),
+                Next::Ship(segments) => {
+                    let txid = Txid::after(opened.position);
+                    match prepare(spool.clone(), segments, txid, self.encoding).await {
+                        Ok(prepared) => self.unresolved = Some(prepared),
+                        Err(Unusable { through, error }) => {
+                            tracing::warn!(
+                                replica = self.replica.name(),
+                                error = error.to_string(),
+                                "local segments cannot be read: the replica gets a new base"
+                            );
+                            spool.drop_through(through).map_err(ltx::Error::Io)?;
+                            return Ok(Advanced::NeedsBase);
+                        }
+                    }
+                }
+            }
+        }
+        let prepared = self.unresolved.as_ref().expect("prepared above");
+        let txids = TxidRange::single(prepared.txid);
+        let put = self.replica.put_segment(Level::L0, txids, prepared.body(), prepared.timestamp).await;
+        self.note_fence(put)?;
+        let done = self.unresolved.take().expect("still there");
+        self.confirm(done.txid, done.through, done.timestamp);
+        Ok(Advanced::Shipped)
+    }
+
+    /// Puts a base above everything that the replica holds. Where its history has
+    /// a hole, a snapshot that spans all of it follows, so that restores need not
+    /// cross the hole.
+    ///
+    /// # Errors
+    /// Why not; a new base is then needed.
+    pub async fn put_base(&mut self, base: Base) -> Result<(), Error> {
+        let Some(opened) = self.opened.as_ref().filter(|_| self.history == Some(base.generation())) else {
+            return Err(Error::Base("a new history has begun meanwhile".to_owned()));
+        };
+        let txid = Txid::after(opened.position);
+        let broken = opened.position.is_some() && !opened.whole;
+        self.unresolved = None;
+        self.put_complete(&base, Level::L0, TxidRange::single(txid)).await?;
+        if broken {
+            let all = TxidRange::new(Txid::FIRST, txid).expect("the first TXID is the lowest");
+            self.put_complete(&base, Level::SNAPSHOT, all).await?;
+        }
+        self.confirm(txid, base.point().seq, base.timestamp());
+        Ok(())
+    }
+
+    async fn put_complete(&mut self, base: &Base, level: Level, txids: TxidRange) -> Result<(), Error> {
+        let trouble = Arc::new(Mutex::new(None));
+        let reader = base.encode(txids, Some(self.encoding)).map_err(|e| Error::Base(e.chain()))?;
+        let seen = trouble.clone();
+        let pieces = stream::unfold(Some(reader), move |reader| {
+            let seen = seen.clone();
+            async move {
+                let mut reader = reader?;
+                let piece = tokio::task::spawn_blocking(move || {
+                    let piece = reader.piece();
+                    (piece, reader)
+                });
+                match piece.await {
+                    Ok((Ok(Some(bytes)), reader)) => Some((Ok(Bytes::from(bytes)), Some(reader))),
+                    Ok((Ok(None), _)) => None,
+                    Ok((Err(error), _)) => {
+                        let text = error.chain();
+                        *seen.lock().expect("no holder of this lock panics") = Some(text.clone());
+                        Some((Err(std::io::Error::other(text)), None))
+                    }
+                    Err(error) => Some((Err(std::io::Error::other(error)), None)),
+                }
+            }
+        });
+        let body = Body::Stream(Box::pin(pieces));
+        let put = self.replica.put_segment(level, txids, body, base.timestamp()).await;
+        if let Some(text) = trouble.lock().expect("no holder of this lock panics").take() {
+            return Err(Error::Base(text));
+        }
+        self.note_fence(put)
+    }
+
+    fn note_fence(&mut self, put: Result<(), PutError>) -> Result<(), Error> {
+        let put = put.map_err(Error::from);
+        self.fenced |= matches!(put, Err(Error::Fenced(_)));
+        put
+    }
+
+    fn confirm(&mut self, txid: Txid, seq: Seq, timestamp: Timestamp) {
+        let confirmed = Some(Confirmed { txid, seq, timestamp });
+        self.opened = Some(Opened { position: Some(txid), whole: true, confirmed });
+    }
+
+    /// Finds out where the replica stands. `None`: its history goes on after ours
+    /// under another name.
+    async fn open(&self, spool: &Spool, generation: Generation) -> Result<Option<Opened>, Error> {
+        let listing = self.replica.list_all().await?;
+        let position = listing.position();
+        let Some(position) = position else {
+            return Ok(Some(Opened { position: None, whole: true, confirmed: None }));
+        };
+        let whole = listing.gap_free_end() == Some(position);
+        let newest = newest_at(&listing, position);
+        let header = match newest {
+            Some(segment) => Some(self.replica.read_header(segment).await?),
+            None => None,
+        };
+        let ours: Option<Checksum> = header
+            .filter(|h| h.generation == Some(generation))
+            .and_then(|h| h.proof)
+            .map(|proof| proof.after);
+        let confirmed = ours.and_then(|checksum| spool.find(generation, checksum)).map(|seq| Confirmed {
+            txid: position,
+            seq,
+            timestamp: header.map_or(Timestamp::from_millis(0), |h| h.timestamp),
+        });
+        if confirmed.is_none() {
+            let foreign = header.is_none_or(|h| h.generation != Some(generation));
+            if foreign && self.replica.generations(&listing).await?.iter().any(|run| run.generation == Some(generation)) {
+                return Ok(None);
+            }
+            tracing::info!(
+                replica = self.replica.name(),
+                position = position.to_string(),
+                written_by = header.and_then(|h| h.generation).map_or("another program".to_owned(), |g| g.to_string()),
+                "the replica ends with a state that this machine does not know: continuing above it with a base"
+            );
+        }
+        Ok(Some(Opened { position: Some(position), whole, confirmed }))
+    }
+}
+
+/// The least merged segment that ends the history, at level 0 above all: only
+/// there does the next writer look.
+fn newest_at(listing: &Listing, position: Txid) -> Option<&crate::replica::Segment> {
+    listing.level(Level::L0).iter().rev().find(|segment| segment.txids.max() == position)
+}
+
+struct Unusable {
+    through: Seq,
+    error: ltx::Error,
+}
+
+/// Merges spooled segments into one object for `txid`.
+async fn prepare(spool: Arc<Spool>, segments: Vec<Spooled>, txid: Txid, encoding: Encoding) -> Result<Prepared, Unusable> {
+    let through = segments.last().map_or(Seq::FIRST, |s| s.seq);
+    let work = tokio::task::spawn_blocking(move || merge(&spool, &segments, txid, encoding));
+    match work.await {
+        Ok(result) => result.map_err(|error| Unusable { through, error }),
+        Err(error) => Err(Unusable { through, error: ltx::Error::Io(std::io::Error::other(error)) }),
+    }
+}
+
+fn merge(spool: &Spool, segments: &[Spooled], txid: Txid, encoding: Encoding) -> Result<Prepared, ltx::Error> {
+    let open = |segment: &Spooled| Decoder::new(spool.reader(segment.seq).map_err(ltx::Error::Io)?);
+    let inputs = segments.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let newest = segments.last().ok_or(ltx::Error::NothingToMerge)?;
+    let txids = TxidRange::single(txid);
+    let bytes: u64 = segments.iter().map(|s| s.size).sum();
+    let body = if bytes <= IN_MEMORY {
+        let (out, _) = ltx::merge(inputs, Vec::new(), txids, encoding)?;
+        PreparedBody::Memory(out.into())
+    } else {
+        const BUFFER: usize = 256 * 1024;
+        let draft = spool.scratch("upload").map_err(ltx::Error::Io)?;
+        let out = std::io::BufWriter::with_capacity(BUFFER, draft);
+        let (out, _) = ltx::merge(inputs, out, txids, encoding)?;
+        PreparedBody::Disk(out.into_inner().map_err(|e| ltx::Error::Io(e.into_error()))?)
+    };
+    Ok(Prepared { txid, through: newest.seq, timestamp: newest.header.timestamp, body })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::PageSize;
+
+    fn seq(n: u64) -> Seq {
+        Seq::new(n).unwrap()
+    }
+
+    fn spooled(n: u64, size: u64) -> Spooled {
+        let header = ltx::Header {
+            page_size: PageSize::new(512).unwrap(),
+            commit: 1,
+            txids: seq(n).as_txids(),
+            timestamp: Timestamp::from_millis(0),
+            wal: None,
+            generation: None,
+            proof: None,
+        };
+        Spooled { seq: seq(n), size, header }
+    }
+
+    fn shipped(sizes: &[u64], max: usize) -> usize {
+        let segments = (2..).zip(sizes).map(|(n, size)| spooled(n, *size)).collect();
+        match next(Some(seq(1)), |_| Pending::Segments(segments), max) {
+            Next::Ship(segments) => segments.len(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_replica_whose_end_is_unknown_gets_a_base() {
+        assert_eq!(next(None, |_| Pending::None, 10), Next::Base);
+        assert_eq!(next(Some(seq(4)), |_| Pending::Gone, 10), Next::Base);
+        assert_eq!(next(Some(seq(4)), |_| Pending::None, 10), Next::Nothing);
+    }
+
+    #[test]
+    fn a_backlog_is_merged_within_bounds() {
+        assert_eq!(shipped(&[10; 5], 100), 5);
+        assert_eq!(shipped(&[10; 500], 100), 100);
+        assert_eq!(shipped(&[BATCH_BYTES / 2 + 1; 5], 100), 1);
+        assert_eq!(shipped(&[BATCH_BYTES * 3, 1], 100), 1, "one segment always goes");
+        assert_eq!(shipped(&[1, 1], 0), 1);
+    }
+}
