@@ -1,18 +1,17 @@
 //! All whole-program tests, in one binary so that linking is paid once.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod capture;
+#[cfg(feature = "failpoints")]
+mod durable;
+mod fault;
+mod file_storage;
 mod fuzz;
 mod golden_ltx;
 mod history;
 mod image;
 mod interop_ltx;
-mod restore;
-mod wal;
-
-#[cfg(feature = "failpoints")]
-mod durable;
-mod fault;
-mod file_storage;
 mod replica;
+mod restore;
 mod storage;
-mod capture;
+mod wal;
