@@ -14,9 +14,11 @@
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod durable;
 pub mod ltx;
 pub mod replica;
+pub mod restore;
 pub mod spool;
 pub mod status;
 pub mod storage;
