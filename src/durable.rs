@@ -213,7 +213,21 @@ pub fn create_dir_all(dir: &Path, mode: u32) -> Result<()> {
 }
 
 /// Removes the drafts in `dir` that no living process is writing; tells how many.
+/// For directories that are ours alone.
 pub fn remove_stale(dir: &Path) -> Result<usize> {
+    sweep(dir, is_draft_name)
+}
+
+/// Removes the drafts of one target that no living process is writing.
+pub fn remove_stale_drafts_of(target: &Path) -> Result<usize> {
+    let name = target.file_name().unwrap_or_default().as_encoded_bytes();
+    sweep(parent(target), |found| {
+        let suffix = found.as_bytes().strip_prefix(name);
+        is_draft_name(found) && suffix.is_some_and(|suffix| suffix.len() == 1 + 16 + TEMP_SUFFIX.len())
+    })
+}
+
+fn sweep(dir: &Path, is_ours: impl Fn(&str) -> bool) -> Result<usize> {
     let entries = match fs::read_dir(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
         entries => entries.map_err(Error::of("list", dir))?,
@@ -221,7 +235,7 @@ pub fn remove_stale(dir: &Path) -> Result<usize> {
     let mut removed = 0;
     for entry in entries {
         let entry = entry.map_err(Error::of("list", dir))?;
-        if !entry.file_name().to_str().is_some_and(is_draft_name) {
+        if !entry.file_name().to_str().is_some_and(&is_ours) {
             continue;
         }
         let path = entry.path();
@@ -303,14 +317,14 @@ fn look_and_rename(temp: &Path, target: &Path) -> io::Result<()> {
 }
 
 /// The directory a name is in; a bare name is in the working directory.
-fn parent(path: &Path) -> &Path {
+pub fn parent(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// A place where tests let an operation fail with an error number they name, or
 /// end the process as power loss would: nothing is cleaned up.
 #[cfg(feature = "failpoints")]
-fn point(name: &str) -> io::Result<()> {
+pub(crate) fn point(name: &str) -> io::Result<()> {
     fail::fail_point!(name, |wish| match wish.as_deref() {
         Some("abort") => std::process::abort(),
         number => Err(io::Error::from_raw_os_error(number.and_then(|n| n.parse().ok()).unwrap_or(5))),
@@ -319,7 +333,7 @@ fn point(name: &str) -> io::Result<()> {
 }
 
 #[cfg(not(feature = "failpoints"))]
-fn point(_name: &str) -> io::Result<()> {
+pub(crate) fn point(_name: &str) -> io::Result<()> {
     Ok(())
 }
 

@@ -19,6 +19,7 @@ pub mod durable;
 pub mod ltx;
 pub mod replica;
 pub mod spool;
+pub mod restore;
 pub mod status;
 pub mod storage;
 pub mod types;

@@ -86,6 +86,11 @@ impl Error {
             Self::Segment { .. } | Self::Misnamed { .. } => ErrorKind::Refused,
         }
     }
+
+    /// Whether it was there and is gone: merged away or deleted since it was listed.
+    pub fn is_missing(&self) -> bool {
+        self.kind() == ErrorKind::Missing
+    }
 }
 
 impl From<storage::Error> for Error {

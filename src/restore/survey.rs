@@ -1,0 +1,125 @@
+//! Which replica to restore from, and along which chain.
+//!
+//! Every replica is asked. TXIDs are counted by each for itself, so what makes
+//! one better than another is the time of the newest point it can offer.
+
+use futures::stream;
+use futures::{StreamExt, TryStreamExt, future};
+
+use crate::replica::{Replica, Segment};
+use crate::types::{Timestamp, Txid};
+
+use super::error::RestoreError;
+use super::plan::{Plan, PlanError, Target, exactly, latest};
+use super::points::{Step, TimeSearch};
+
+/// Headers read at once when looking for an instant.
+const HEADERS_AT_ONCE: usize = 16;
+
+/// Listings before a replica is taken at its word that something is missing: a
+/// listing taken while segments are merged can miss both the old and the new.
+const LISTINGS: u32 = 2;
+
+/// One replica that can reach the target.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The replica.
+    pub replica: Replica,
+    /// The chain.
+    pub plan: Plan,
+    /// The time of the point it ends at.
+    pub time: Timestamp,
+}
+
+/// The replicas that can reach the target, the one with the newest data first.
+pub async fn survey(replicas: &[Replica], target: Target) -> Result<Vec<Candidate>, RestoreError> {
+    if replicas.len() > 1 && matches!(target, Target::Txid(_)) {
+        let names = replicas.iter().map(|replica| replica.name().to_owned()).collect();
+        return Err(RestoreError::WhichReplica { names });
+    }
+    let looks = future::join_all(replicas.iter().map(|replica| look(replica, target))).await;
+    let mut candidates = Vec::new();
+    let mut errors = Vec::new();
+    for (replica, look) in replicas.iter().zip(looks) {
+        match look {
+            Ok(candidate) => candidates.push(candidate),
+            Err(error) => errors.push((replica, error)),
+        }
+    }
+    if candidates.is_empty() {
+        // "Empty" is the answer only if no replica has anything else to say.
+        let telling = errors.iter().position(|(_, error)| !matches!(error, RestoreError::Plan(PlanError::NoBackup)));
+        return Err(match errors.into_iter().nth(telling.unwrap_or(0)) {
+            Some((_, error)) => error,
+            None => PlanError::NoBackup.into(),
+        });
+    }
+    for (replica, error) in errors {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(replica = replica.name(), error, "replica cannot be restored from, using another one");
+    }
+    // Stable: of equals, the one that is configured first.
+    candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.time));
+    Ok(candidates)
+}
+
+/// What one replica has to offer.
+pub(super) async fn look(replica: &Replica, target: Target) -> Result<Candidate, RestoreError> {
+    let mut listings = 1;
+    loop {
+        match look_once(replica, target).await {
+            Err(error) if listings < LISTINGS && is_worth_another_listing(&error) => listings += 1,
+            outcome => return outcome,
+        }
+    }
+}
+
+fn is_worth_another_listing(error: &RestoreError) -> bool {
+    match error {
+        RestoreError::Plan(PlanError::NoBackup) => false,
+        RestoreError::Plan(_) => true,
+        error => error.is_vanished(),
+    }
+}
+
+async fn look_once(replica: &Replica, target: Target) -> Result<Candidate, RestoreError> {
+    let listing =
+        replica.list_all().await.map_err(|source| RestoreError::List { replica: replica.name().to_owned(), source })?;
+    let segments: Vec<Segment> = listing.segments().copied().collect();
+    let plan = match target {
+        Target::Latest => latest(&segments)?,
+        Target::Txid(txid) => exactly(&segments, txid)?,
+        Target::Timestamp(time) => exactly(&segments, newest_at(replica, &segments, time).await?)?,
+    };
+    let newest = plan.segments().last().expect("a plan is never empty");
+    let time = replica.read_header(newest).await?.timestamp;
+    Ok(Candidate { replica: replica.clone(), plan, time })
+}
+
+/// The newest transaction captured at or before `time`.
+async fn newest_at(replica: &Replica, segments: &[Segment], time: Timestamp) -> Result<Txid, RestoreError> {
+    let mut search = TimeSearch::new(segments, time)?;
+    loop {
+        let wanted = match search.step()? {
+            Step::Found(txid) => return Ok(txid),
+            Step::Read(wanted) => wanted,
+        };
+        let times = stream::iter(wanted)
+            .map(|txid| async move { Ok::<_, RestoreError>((txid, time_of(replica, segments, txid).await?)) })
+            .buffer_unordered(HEADERS_AT_ONCE)
+            .try_collect::<Vec<_>>()
+            .await?;
+        for (txid, time) in times {
+            search.learn(txid, time);
+        }
+    }
+}
+
+/// The earliest time among the segments that end there. There is at least one.
+async fn time_of(replica: &Replica, segments: &[Segment], txid: Txid) -> Result<Timestamp, RestoreError> {
+    let mut earliest = Timestamp::from_millis(i64::MAX);
+    for segment in segments.iter().filter(|segment| segment.txids.max() == txid) {
+        earliest = earliest.min(replica.read_header(segment).await?.timestamp);
+    }
+    Ok(earliest)
+}

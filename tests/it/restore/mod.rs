@@ -1,0 +1,65 @@
+//! Restoring from histories whose every state is known.
+
+mod chains;
+mod damage;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use brooklet::replica::Replica;
+use brooklet::restore::{Evidence, IntegrityCheck, Limits, Options, Progress, Report, RestoreError, Target, restore};
+use tempfile::TempDir;
+
+/// Limits so small that a few pages exercise every way of fetching.
+const TINY: Limits = Limits { whole: 1500, range: 1200, in_vain: 100, tail: 40, index: 7 };
+
+fn options(target: Target) -> Options {
+    Options {
+        target,
+        overwrite: false,
+        parallelism: 3,
+        limits: Limits::default(),
+        integrity_check: IntegrityCheck::None,
+    }
+}
+
+/// A directory with a target in it that is never touched unless a restore succeeds.
+struct Scratch {
+    dir: TempDir,
+}
+
+impl Scratch {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("app.db")
+    }
+
+    /// Everything in the directory.
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(self.dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    async fn restore(&self, replica: &Replica, options: &Options) -> Result<(Vec<u8>, Report), RestoreError> {
+        restore_to(&self.path(), replica, options).await
+    }
+}
+
+/// Restores and takes the result away again.
+async fn restore_to(path: &Path, replica: &Replica, options: &Options) -> Result<(Vec<u8>, Report), RestoreError> {
+    let report = restore(std::slice::from_ref(replica), path, options, &Arc::new(Progress::default())).await?;
+    let bytes = std::fs::read(path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    Ok((bytes, report))
+}
+
+fn evidence(proofs: bool) -> Evidence {
+    if proofs { Evidence::Database } else { Evidence::Files }
+}
