@@ -2,19 +2,18 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod capture;
+mod cli;
 #[cfg(feature = "failpoints")]
 mod durable;
 mod fault;
 mod file_storage;
 mod fuzz;
 mod golden_ltx;
-mod image;
-mod interop_ltx;
-mod pipeline;
-mod interop_replica;
 mod history;
 mod image;
 mod interop_ltx;
+mod interop_replica;
+mod pipeline;
 mod replica;
 mod restore;
 mod storage;
