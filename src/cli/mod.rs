@@ -11,6 +11,7 @@ mod flags;
 mod help;
 mod inspect;
 mod log;
+mod open;
 mod options;
 mod quote;
 mod render;

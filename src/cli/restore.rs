@@ -7,3 +7,8 @@ use super::{Context, RestoreOptions};
 pub(crate) fn run(_options: &RestoreOptions, _context: &Context) -> Result<(), CliError> {
     Err(CliError::not_available("restore"))
 }
+
+/// Restores a database whose file is missing before it is replicated.
+pub(super) async fn if_missing(_database: &crate::config::Database) -> Result<(), CliError> {
+    Err(CliError::not_available("restore-if-db-not-exists"))
+}
