@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod capture;
+mod cli;
 #[cfg(feature = "failpoints")]
 mod durable;
 mod fault;
