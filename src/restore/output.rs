@@ -130,8 +130,9 @@ impl Output {
     fn publish_now(&self, draft: Draft) -> Result<(), OutputError> {
         self.adopt(&draft)?;
         // Slow for a large file, so it is done before anything else is touched.
+        self.point("restore::before-sync")?;
         draft.file().sync_all().map_err(OutputError::io("fsync", draft.path()))?;
-        self.point("restore::draft-synced")?;
+        self.point("restore::synced")?;
         self.settle()?;
         self.point("restore::settled")?;
         self.remove_sidecars()?;
@@ -140,8 +141,7 @@ impl Output {
             Some(_) => draft.publish()?,
             None => draft.publish_new()?,
         }
-        self.point("restore::published")?;
-        Ok(())
+        self.point("restore::published")
     }
 
     /// A place where tests stop or fail a restore.
