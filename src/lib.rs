@@ -14,13 +14,14 @@
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod durable;
 pub mod ltx;
-pub mod spool;
 pub mod replica;
 pub mod restore;
+pub mod spool;
 pub mod status;
 pub mod storage;
-pub mod upload;
 pub mod types;
+pub mod upload;
 pub mod wal;

@@ -104,6 +104,11 @@ impl Board {
         self.databases.lock().expect("no holder of this lock panics").clone()
     }
 
+    /// What is known about one database.
+    pub fn read_one(&self, index: usize) -> Option<DatabaseFacts> {
+        self.databases.lock().expect("no holder of this lock panics").get(index).cloned()
+    }
+
     /// Hears of each change.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()

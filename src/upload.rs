@@ -21,8 +21,8 @@ use futures::stream;
 
 use crate::capture::Base;
 use crate::ltx::{self, Decoder, Encoding, Level};
-use crate::replica::{Listing, PutError, Replica};
 use crate::replica;
+use crate::replica::{Listing, PutError, Replica};
 use crate::spool::{Pending, Seq, Spool, Spooled};
 use crate::storage::{Body, ErrorKind};
 use crate::types::{Checksum, Generation, Timestamp, Txid, TxidRange};
@@ -325,10 +325,8 @@ impl Uploader {
             Some(segment) => Some(self.replica.read_header(segment).await?),
             None => None,
         };
-        let ours: Option<Checksum> = header
-            .filter(|h| h.generation == Some(generation))
-            .and_then(|h| h.proof)
-            .map(|proof| proof.after);
+        let ours: Option<Checksum> =
+            header.filter(|h| h.generation == Some(generation)).and_then(|h| h.proof).map(|proof| proof.after);
         let confirmed = ours.and_then(|checksum| spool.find(generation, checksum)).map(|seq| Confirmed {
             txid: position,
             seq,
@@ -336,7 +334,8 @@ impl Uploader {
         });
         if confirmed.is_none() {
             let foreign = header.is_none_or(|h| h.generation != Some(generation));
-            if foreign && self.replica.generations(&listing).await?.iter().any(|run| run.generation == Some(generation)) {
+            if foreign && self.replica.generations(&listing).await?.iter().any(|run| run.generation == Some(generation))
+            {
                 return Ok(None);
             }
             tracing::info!(
@@ -362,7 +361,12 @@ struct Unusable {
 }
 
 /// Merges spooled segments into one object for `txid`.
-async fn prepare(spool: Arc<Spool>, segments: Vec<Spooled>, txid: Txid, encoding: Encoding) -> Result<Prepared, Unusable> {
+async fn prepare(
+    spool: Arc<Spool>,
+    segments: Vec<Spooled>,
+    txid: Txid,
+    encoding: Encoding,
+) -> Result<Prepared, Unusable> {
     let through = segments.last().map_or(Seq::FIRST, |s| s.seq);
     let work = tokio::task::spawn_blocking(move || merge(&spool, &segments, txid, encoding));
     match work.await {

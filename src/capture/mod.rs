@@ -167,6 +167,17 @@ impl Database {
         captured.inspect_err(|_| self.detach())
     }
 
+    /// The same, where having nothing to capture from yet is no failure.
+    ///
+    /// # Errors
+    /// Why it could not; the database is then detached.
+    pub fn capture_if_possible(&mut self, wall: SystemTime) -> Result<(), Error> {
+        match self.capture(wall) {
+            Err(error) if error.is_waiting() => Ok(()),
+            captured => captured,
+        }
+    }
+
     /// The database as of the captured position, for a replica that needs all of it.
     ///
     /// # Errors
@@ -186,27 +197,26 @@ impl Database {
         begun.inspect_err(|_| self.detach())
     }
 
-    /// Captures a last time, tries to leave the log copied and small, and lets go.
+    /// Captures a last time and tries to leave the log copied and small. The
+    /// database stays held until [`Database::release`].
     ///
     /// # Errors
-    /// Why the last capture failed; the database is let go in any case.
-    pub fn close(&mut self, now: Instant, wall: SystemTime) -> Result<(), Error> {
-        let captured = match self.live.is_some() {
-            true => self.capture(wall),
-            false => match self.attached(wall) {
-                Ok(live) => live.capture(wall),
-                Err(error) if error.is_waiting() => Ok(()),
-                Err(error) => Err(error),
-            },
-        };
+    /// Why the last capture failed; the database is then detached.
+    pub fn finish(&mut self, now: Instant, wall: SystemTime) -> Result<(), Error> {
+        self.capture_if_possible(wall)?;
         if let Some(live) = &mut self.live {
             // Only a courtesy: what matters is captured.
             if let Err(error) = live.checkpoint(now, wall, false) {
                 tracing::debug!(db = self.options.path.display().to_string(), error = error.chain(), "last checkpoint");
+                self.detach();
             }
         }
+        Ok(())
+    }
+
+    /// Lets go of the database. A later step takes it up again.
+    pub fn release(&mut self) {
         self.detach();
-        captured
     }
 
     fn attached(&mut self, wall: SystemTime) -> Result<&mut Live, Error> {

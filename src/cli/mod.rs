@@ -10,11 +10,13 @@ mod error;
 mod flags;
 mod help;
 mod inspect;
+mod log;
 mod options;
 mod quote;
 mod render;
 mod replicate;
 mod restore;
+mod settings;
 mod values;
 mod version;
 
@@ -30,13 +32,7 @@ pub use options::{
     ConfigFlags, DatabasesOptions, GenerationsOptions, IntegrityCheck, Job, Levels, LtxOptions, ReplicateOptions,
     RestoreOptions, Source, Target, VersionOptions,
 };
-
-/// What every command knows about the way it was called.
-#[derive(Clone, Debug)]
-pub struct Context {
-    /// The program's name as it was called, for messages: `brooklet`, or `litestream`.
-    pub program: String,
-}
+pub use settings::{Context, Subject};
 
 /// Runs the command named by the words of the command line.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {

@@ -1,3 +1,183 @@
-//! Settings: what the config file and the environment say, as typed values.
+//! Settings: what the config file, the command line and the environment ask for,
+//! as typed values with every default filled in. The file is Litestream's, of
+//! either generation; see `docs/config.md`.
+//!
+//! A [`Config`] that exists is well-formed: every value has its type and is in
+//! its range. Two things are asked for separately, because not every command
+//! should fail for them: whether each database is in order
+//! ([`Config::databases`]; restoring one must not fail because of another), and
+//! whether this build can do all that is asked ([`Config::runnable`]). Nothing
+//! is dropped silently: what has no effect is in [`Config::warnings`].
 
+mod check;
+mod database;
 pub mod duration;
+mod env;
+mod error;
+mod global;
+mod keys;
+mod paths;
+mod replica;
+mod scalar;
+mod section;
+mod size;
+mod url;
+mod yaml;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use check::{Warning, WarningKind};
+pub use database::{Database, Truncate};
+pub use env::Environment;
+pub use error::Error;
+pub use global::{Global, LogFormat, LogLevel, Logging};
+pub use paths::{absolute, config_path};
+pub use replica::{Backend, BackendKind, LtxEncoding, ReplicaSettings, Snapshots};
+pub use url::{ReplicaUrl, Secret};
+
+use keys::{Effect, KEYS, Place};
+use section::Section;
+
+/// Everything there is to know about what should be done.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    dbs: Vec<Database>,
+    /// Databases whose settings make no sense.
+    broken: Vec<Broken>,
+    /// Whole features that are asked for and not built.
+    not_built: Vec<String>,
+    /// Entries for directories of databases: the directory, its replica types.
+    directories: Vec<(PathBuf, Vec<BackendKind>)>,
+    /// Settings of the program as a whole.
+    pub global: Global,
+    /// How to log.
+    pub logging: Logging,
+    /// What in the file will not do what its author expects.
+    pub warnings: Vec<Warning>,
+}
+
+#[derive(Clone, Debug)]
+struct Broken {
+    path: Option<PathBuf>,
+    reason: String,
+}
+
+impl Config {
+    /// Reads the config file that the flag, the environment or the default names.
+    pub fn load(flag: Option<&Path>, expand_env: bool, environment: &Environment) -> Result<Self, Error> {
+        let path = config_path(flag, environment);
+        let text = fs::read_to_string(&path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => Error::NotFound { path },
+            _ => Error::Read { path, source },
+        })?;
+        let text = if expand_env { environment.expand(&text) } else { text };
+        Self::parse(&text, environment)
+    }
+
+    /// Reads the text of a config file.
+    pub fn parse(text: &str, environment: &Environment) -> Result<Self, Error> {
+        let root = yaml::read(text).map_err(|reason| Error::Syntax { reason })?;
+        let found = check::check(&root);
+        if !found.problems.is_empty() {
+            return Err(Error::Types { problems: found.problems });
+        }
+        let root = Section::new(&root);
+        let mut config = Self { warnings: found.warnings, ..Self::default() };
+        config.global = global::global(root)?;
+        config.logging = global::logging(root.section("logging"), &mut config.warnings)?;
+        config.not_built = refused(root, Place::Top);
+        for (index, section) in root.sections("dbs").unwrap_or_default().into_iter().enumerate() {
+            let entry = database::Entry { number: index + 1, section, global: root, environment };
+            if section.text("dir").is_some() {
+                config.not_built.extend(refused(section, Place::Database));
+                config.directories.push(database::directory(&entry)?);
+                continue;
+            }
+            entry.check_early()?;
+            match database::build(&entry) {
+                Ok(database) => config.dbs.push(database),
+                Err(error) => {
+                    let path = section.text("path").map(|path| database::database_path(path, environment));
+                    config.broken.push(Broken { path, reason: error.to_string() });
+                }
+            }
+        }
+        config.warnings.sort_by_key(|warning| warning.line);
+        config.no_path_twice()?;
+        Ok(config)
+    }
+
+    /// The settings of one database given on the command line; no file is read.
+    pub fn direct(database: &Path, urls: &[String], environment: &Environment) -> Result<Self, Error> {
+        let settings = urls.iter().map(|url| ReplicaSettings::from_url(url)).collect::<Result<Vec<_>, _>>()?;
+        let replicas = replica::with_names(settings.into_iter().map(|replica| (None, replica)).collect())?;
+        let database = Database::with_defaults(database::database_path(&database.to_string_lossy(), environment));
+        Ok(Self { dbs: vec![Database { replicas, ..database }], ..Self::default() })
+    }
+
+    /// Every database, or what is wrong with the first one that is not in order.
+    pub fn databases(&self) -> Result<&[Database], Error> {
+        match self.broken.first() {
+            Some(broken) => Err(Error::invalid(&broken.reason)),
+            None => Ok(&self.dbs),
+        }
+    }
+
+    /// Every database, if each is in order and this build can do all that is asked.
+    pub fn runnable(&self) -> Result<&[Database], Error> {
+        if let Some(reason) = self.not_built.first() {
+            return Err(Error::NotBuilt { reason: reason.clone() });
+        }
+        let databases = self.databases()?;
+        for replica in databases.iter().flat_map(|database| &database.replicas) {
+            replica.built()?;
+        }
+        Ok(databases)
+    }
+
+    /// The database with that path, if it is configured and in order.
+    pub fn database(&self, path: &Path, environment: &Environment) -> Result<&Database, Error> {
+        let path = absolute(path, environment);
+        if let Some(database) = self.dbs.iter().find(|database| database.path == path) {
+            return Ok(database);
+        }
+        match self.broken.iter().find(|broken| broken.path.as_ref() == Some(&path)) {
+            Some(broken) => Err(Error::invalid(&broken.reason)),
+            None => Err(Error::UnknownDatabase { path }),
+        }
+    }
+
+    /// The directories whose databases are to be found at run time, each with the
+    /// types of its replicas.
+    pub fn directories(&self) -> &[(PathBuf, Vec<BackendKind>)] {
+        &self.directories
+    }
+
+    /// Two captures of one database would fight over it.
+    fn no_path_twice(&self) -> Result<(), Error> {
+        for (at, database) in self.dbs.iter().enumerate() {
+            if self.dbs[..at].iter().any(|earlier| earlier.path == database.path) {
+                let path = database.path.display();
+                return Err(Error::invalid(format!("database configured twice: {path}: give each path one entry")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a map asks for that would be worse ignored than refused.
+fn refused(section: Section<'_>, place: Place) -> Vec<String> {
+    let asked = |name| section.text(name).is_some();
+    KEYS.iter()
+        .filter(|key| key.place == place && asked(key.name))
+        .filter_map(|key| match key.effect {
+            Effect::Refused(reason) => Some(reason.to_owned()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

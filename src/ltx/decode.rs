@@ -368,6 +368,7 @@ mod tests {
         assert!(matches!(read(&post_apply.bytes()), Err(Error::Trailer { .. })));
     }
 
+    /// F22.
     #[test]
     fn a_database_of_more_than_a_gibibyte_hops_over_the_lock_page() {
         let page_size = PageSize::new(65536).unwrap();

@@ -335,7 +335,8 @@ mod tests {
             ("a page twice", list(&[[2, 100, 20], [2, 120, 20]]), 146),
             ("a padded number", vec![0x81, 0, 100, 20, 0], 126),
             ("a number of eleven bytes", [vec![0xff; 10], vec![1]].concat(), 106),
-            ("a number of 65 bits", [vec![0xff; 9], vec![2]].concat(), 106),
+            // 100, were the 65th bit dropped silently.
+            ("a number of 65 bits", [&[1, 0xe4][..], &[0x80; 8], &[2, 20, 0]].concat(), 126),
         ] {
             assert!(parse(&bytes, start).unwrap_err().is_damage(), "{what}");
         }

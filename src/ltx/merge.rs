@@ -211,6 +211,7 @@ mod tests {
         assert_eq!(pages, [(1, page(1, 0xc)), (2, page(2, 0xb))].into());
     }
 
+    /// F12.
     #[test]
     fn a_page_cut_off_by_a_shrink_never_comes_back() {
         let forgot_4 = version(4, 5, 0xd, &[1, 5]);
@@ -260,6 +261,7 @@ mod tests {
         }
     }
 
+    /// F28.
     #[test]
     fn segments_whose_proofs_do_not_meet_are_refused() {
         let with = |proof| Header { proof, ..header(range(2, 2), 5) };
@@ -294,6 +296,8 @@ mod tests {
         assert_eq!(wal(&[a, c]), c.wal, "a gap");
         let restarted = with(32, 3, Salts { first: 2, second: 9 });
         assert_eq!(wal(&[a, b, restarted]), restarted.wal);
+        let continued_elsewhere = with(42, 5, Salts { first: 2, second: 9 });
+        assert_eq!(wal(&[a, continued_elsewhere]), continued_elsewhere.wal);
         assert_eq!(wal(&[a, header(range(2, 2), 5)]), None);
         assert_eq!(wal(&[header(range(2, 2), 5), a]), a.wal);
 

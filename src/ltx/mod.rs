@@ -70,7 +70,7 @@
 //! # Use
 //!
 //! [`Encoder`] and [`Decoder`] go from start to end; [`index`] and
-//! [`decode_frame`] fetch single pages; [`merge`] makes one segment of several.
+//! [`decode_frame`] fetch single pages; [`merge()`] makes one segment of several.
 //! All are strict: what does not follow every rule above is refused, both when
 //! writing and when reading. No input makes a reader panic.
 

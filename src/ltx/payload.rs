@@ -380,6 +380,30 @@ mod tests {
     }
 
     #[test]
+    fn frames_of_kinds_we_do_not_know_are_refused_although_their_header_is_sound() {
+        let spoiled = |flags: u8, sizes: u8| {
+            let page = page(1, 1);
+            let mut payload = by_library(&page, official());
+            payload[4] ^= flags;
+            payload[5] ^= sizes;
+            payload[6] = XxHash32::oneshot(0, &payload[4..6]).to_le_bytes()[1];
+            unpack(&Frame::lz4_frame(1, &page, payload))
+        };
+        assert!(spoiled(0, 0).is_ok());
+        for (what, flags, sizes) in [
+            ("dictionary", 0x01, 0),
+            ("reserved flag", 0x02, 0),
+            ("version 0", 0x40, 0),
+            ("version 3", 0x80, 0),
+            ("reserved sizes, low", 0, 0x01),
+            ("reserved sizes, high", 0, 0x80),
+            ("blocks below 64 KiB", 0, 0x70),
+        ] {
+            assert!(matches!(spoiled(flags, sizes), Err(Error::Page { pgno: 1, .. })), "{what}");
+        }
+    }
+
+    #[test]
     fn payloads_of_any_other_length_than_a_page_are_refused() {
         for length in [0, 1, 511, 513, 1024] {
             let short = vec![1; length];

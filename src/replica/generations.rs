@@ -117,7 +117,10 @@ mod tests {
     }
 
     fn sample(generation: u64, at: usize) -> Sample {
-        Sample { generation: Generation::new(generation), timestamp: Timestamp::from_millis(at as i64 * 10) }
+        Sample {
+            generation: Generation::new(generation),
+            timestamp: Timestamp::from_millis(i64::try_from(at).unwrap() * 10),
+        }
     }
 
     /// Runs found in a history of single transactions, and how many were read.

@@ -2,6 +2,7 @@
 //! twice, cuts bodies short and lists what was there a moment ago. Which of
 //! these, and when, follows from a seed alone.
 
+use std::collections::BTreeMap;
 use std::future;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -55,7 +56,7 @@ pub(crate) struct Faulty {
 #[derive(Default)]
 struct State {
     random: u64,
-    previous: Vec<((Key, Option<Key>), Vec<Object>)>,
+    previous: BTreeMap<(Key, Option<Key>), Vec<Object>>,
 }
 
 impl Faulty {
@@ -123,13 +124,7 @@ impl Storage for Faulty {
         let fault = self.begin("list").await?;
         let now = self.inner.list(prefix, after).await?;
         let which = (prefix.clone(), after.cloned());
-        let before = {
-            let previous = &mut self.state.lock().unwrap().previous;
-            let found = previous.iter().position(|(key, _)| *key == which);
-            let before = found.map(|at| previous.swap_remove(at).1);
-            previous.push((which, now.clone()));
-            before
-        };
+        let before = self.state.lock().unwrap().previous.insert(which, now.clone());
         deliver(fault, Ok(if fault == Some(Fault::Stale) { before.unwrap_or(now) } else { now })).await
     }
 

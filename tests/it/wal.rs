@@ -157,6 +157,7 @@ fn commits_of_every_page_size_read_as_sqlite_reads_them() {
     }
 }
 
+/// F12.
 #[test]
 fn a_vacuum_commits_a_smaller_database_and_leaves_frames_above_its_end() {
     for page_size in [size(512), size(4096), size(65536)] {
@@ -168,6 +169,7 @@ fn a_vacuum_commits_a_smaller_database_and_leaves_frames_above_its_end() {
     }
 }
 
+/// F15.
 #[test]
 fn an_open_transaction_that_spills_is_not_there_at_any_moment() {
     for page_size in [size(512), size(1024), size(4096)] {
@@ -199,6 +201,7 @@ fn an_open_transaction_that_spills_is_not_there_at_any_moment() {
     }
 }
 
+/// F16.
 #[test]
 fn a_rolled_back_tail_with_the_right_salts_is_not_read() {
     let db = Database::new(size(1024));
@@ -252,6 +255,7 @@ fn a_log_truncated_by_a_checkpoint_holds_nothing() {
     assert_eq!(db.files().agreed("truncated"), None);
 }
 
+/// F25.
 #[test]
 fn commit_frames_repeated_to_fill_a_sector_are_each_a_commit() {
     let db = Database::with_uri(size(512), "?psow=0");
@@ -273,6 +277,7 @@ fn one_frame_per_commit_and_growth_in_a_single_commit_frame() {
     assert!(found.frames.iter().filter(|frame| frame.commit.is_some()).count() >= 20);
 }
 
+/// F25.
 #[test]
 fn logs_of_big_endian_hosts_read_as_sqlite_reads_them() {
     for page_size in PageSize::all() {
@@ -286,6 +291,7 @@ fn logs_of_big_endian_hosts_read_as_sqlite_reads_them() {
     }
 }
 
+/// F17.
 #[test]
 fn a_torn_or_wrong_header_makes_the_log_empty() {
     let db = Database::new(size(512));
@@ -363,7 +369,7 @@ fn a_scanner_resumes_at_every_frame() {
     }
 }
 
-/// Frames with a byte offset past 4 GiB, and the last frame a number can name.
+/// F23: frames with a byte offset past 4 GiB, and the last frame a number can name.
 #[test]
 fn frame_numbers_and_offsets_do_not_wrap() {
     let page_size = size(65536);
@@ -380,6 +386,24 @@ fn frame_numbers_and_offsets_do_not_wrap() {
     }
     let mut full = Scanner::resume(page_size, false, salts, u32::MAX, Chain(3, 4));
     assert_eq!(full.push(&bytes), None);
+}
+
+/// The salts are not covered by the checksum: both have to fit.
+#[test]
+fn a_frame_with_other_salts_ends_the_log_although_its_checksum_fits() {
+    let db = Database::new(size(512));
+    db.insert(2);
+    db.insert(2);
+    let whole = db.files().agreed("whole").unwrap();
+    for frame in [1, 2, whole.frames.len()] {
+        for byte in 8..16 {
+            let mut files = db.files();
+            let at = frame_offset(u32::try_from(frame).unwrap(), db.page_size);
+            files.wal[usize::try_from(at).unwrap() + byte] ^= 1;
+            let found = files.agreed("other salts").unwrap();
+            assert!(found.frames.len() < frame, "frame {frame}");
+        }
+    }
 }
 
 #[test]

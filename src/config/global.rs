@@ -1,0 +1,184 @@
+//! The settings of the program as a whole. Keys whose feature is not built yet
+//! are checked all the same, so that a config does not become invalid the day
+//! the feature arrives. Pure.
+
+use std::time::Duration;
+
+use super::check::{Warning, WarningKind};
+use super::duration::show;
+use super::error::Error;
+use super::section::Section;
+
+/// Settings of the program as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Global {
+    /// How long the last upload of each database is tried when stopping; zero
+    /// means once.
+    pub shutdown_sync_timeout: Duration,
+    /// The pause between those tries.
+    pub shutdown_sync_interval: Duration,
+    /// A replica that cannot be reached at the start is fatal.
+    pub strict_start: bool,
+}
+
+impl Default for Global {
+    fn default() -> Self {
+        Self {
+            shutdown_sync_timeout: Duration::from_secs(30),
+            shutdown_sync_interval: Duration::from_millis(500),
+            strict_start: false,
+        }
+    }
+}
+
+/// How much to log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Everything.
+    Trace,
+    /// What a developer asks for.
+    Debug,
+    /// What happens.
+    #[default]
+    Info,
+    /// What may need attention.
+    Warn,
+    /// What needs attention.
+    Error,
+}
+
+impl LogLevel {
+    /// The level of that name, in any case.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name.to_ascii_lowercase().as_str() {
+            "trace" => Some(Self::Trace),
+            "debug" => Some(Self::Debug),
+            "info" => Some(Self::Info),
+            "warn" | "warning" => Some(Self::Warn),
+            "error" => Some(Self::Error),
+            _ => None,
+        }
+    }
+}
+
+/// The shape of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `time=... level=INFO msg=... key=value`.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+    /// Short lines for a person.
+    Pretty,
+}
+
+/// How to log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Logging {
+    /// How much.
+    pub level: LogLevel,
+    /// In which shape.
+    pub format: LogFormat,
+    /// To stderr instead of stdout.
+    pub stderr: bool,
+    /// With the place in the source code.
+    pub source: bool,
+}
+
+pub(crate) fn logging(section: Section<'_>, warnings: &mut Vec<Warning>) -> Result<Logging, Error> {
+    let level = section.text("level").map(|name| (name, LogLevel::from_name(name)));
+    if let Some((name, None)) = level {
+        let line = section.line("level");
+        let text = format!("\"logging.level\" (line {line}) is {name:?}, which is no level: using \"info\"");
+        warnings.push(Warning { line, kind: WarningKind::Suspicious, text });
+    }
+    let format = match section.text("type") {
+        None | Some("text") => LogFormat::Text,
+        Some("json") => LogFormat::Json,
+        Some("pretty") => LogFormat::Pretty,
+        Some(other) => return Err(Error::field("logging.type", "must be text, json or pretty", other)),
+    };
+    Ok(Logging {
+        level: level.and_then(|(_, level)| level).unwrap_or_default(),
+        format,
+        stderr: section.bool("stderr").unwrap_or(false),
+        source: section.bool("source").unwrap_or(false),
+    })
+}
+
+pub(crate) fn global(root: Section<'_>) -> Result<Global, Error> {
+    snapshots(root.section("snapshot"), "")?;
+    above_zero("sync-interval", "sync interval must be greater than 0", root.duration("sync-interval"))?;
+    let l0_retention = root.duration("l0-retention");
+    at_least_zero("l0-retention", "l0 retention must not be negative", l0_retention)?;
+    let interval = root.duration("l0-retention-check-interval");
+    above_zero("l0-retention-check-interval", "l0 retention check interval must be greater than 0", interval)?;
+    let timeout = root.duration("shutdown-sync-timeout");
+    at_least_zero("shutdown-sync-timeout", "shutdown-sync-timeout must be >= 0", timeout)?;
+    let pause = root.duration("shutdown-sync-interval");
+    above_zero("shutdown-sync-interval", "shutdown sync interval must be greater than 0", pause)?;
+    let validation = root.section("validation").duration("interval");
+    at_least_zero("validation.interval", "validation interval must not be negative", validation)?;
+    heartbeat(root)?;
+    levels(root)?;
+    let defaults = Global::default();
+    Ok(Global {
+        shutdown_sync_timeout: positive(timeout).unwrap_or(defaults.shutdown_sync_timeout),
+        shutdown_sync_interval: positive(pause).unwrap_or(defaults.shutdown_sync_interval),
+        strict_start: root.bool("strict-start").unwrap_or(defaults.strict_start),
+    })
+}
+
+fn heartbeat(root: Section<'_>) -> Result<(), Error> {
+    if let Some(url) = root.text("heartbeat-url").filter(|u| !u.starts_with("http://") && !u.starts_with("https://")) {
+        return Err(Error::field("heartbeat-url", "heartbeat URL must be a valid HTTP or HTTPS URL", url));
+    }
+    const MINUTE: i64 = 60_000_000_000;
+    match root.duration("heartbeat-interval") {
+        Some(nanos) if nanos < MINUTE => {
+            Err(Error::field("heartbeat-interval", "heartbeat interval must be at least 1 minute", &show(nanos)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn levels(root: Section<'_>) -> Result<(), Error> {
+    /// Level 0 takes what is captured, level 9 snapshots.
+    const MOST: usize = 8;
+    let levels = root.sections("levels").unwrap_or_default();
+    for (index, level) in levels.iter().enumerate() {
+        let nanos = level.duration("interval").unwrap_or(0);
+        above_zero(&format!("levels[{index}].interval"), "compaction interval must be greater than 0", Some(nanos))?;
+    }
+    if levels.len() > MOST {
+        return Err(Error::field("levels", "at most 8 compaction levels are possible", &levels.len().to_string()));
+    }
+    Ok(())
+}
+
+/// Checks a `snapshot` map; `prefix` tells which one.
+pub(crate) fn snapshots(section: Section<'_>, prefix: &str) -> Result<(), Error> {
+    let (interval, retention) = (section.duration("interval"), section.duration("retention"));
+    above_zero(&format!("{prefix}snapshot.interval"), "snapshot interval must be greater than 0", interval)?;
+    above_zero(&format!("{prefix}snapshot.retention"), "snapshot retention must be greater than 0", retention)
+}
+
+pub(crate) fn above_zero(field: &str, reason: &str, nanos: Option<i64>) -> Result<(), Error> {
+    match nanos {
+        Some(nanos) if nanos <= 0 => Err(Error::field(field, reason, &show(nanos))),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn at_least_zero(field: &str, reason: &str, nanos: Option<i64>) -> Result<(), Error> {
+    match nanos {
+        Some(nanos) if nanos < 0 => Err(Error::field(field, reason, &show(nanos))),
+        _ => Ok(()),
+    }
+}
+
+/// The duration, if it is given and not negative.
+pub(crate) fn positive(nanos: Option<i64>) -> Option<Duration> {
+    nanos.and_then(|nanos| u64::try_from(nanos).ok()).map(Duration::from_nanos)
+}

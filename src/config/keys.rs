@@ -1,0 +1,269 @@
+//! Every key a config file may hold: where, of which type, and whether anything
+//! comes of it in this version. The one table; checking, warnings, the example
+//! file and the reference in `docs/` are all held against it.
+//!
+//! A feature that lands changes the `effect` of its keys here to `Now`.
+
+/// Which map a key belongs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Top,
+    Logging,
+    Snapshot,
+    Retention,
+    Validation,
+    Level,
+    Socket,
+    Database,
+    Replica,
+    /// In a replica, and at the top as the default of all replicas.
+    Shared,
+    Age,
+}
+
+/// What stands behind a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Text,
+    Bool,
+    Int,
+    /// File permissions: an integer, usually written in octal.
+    Mode,
+    Duration,
+    Size,
+    Texts,
+    Map(Place),
+    Maps(Place),
+    /// One map, or a list with one.
+    MapOrMaps(Place),
+}
+
+/// What comes of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// It does what it says.
+    Now,
+    /// What it asks for is always so.
+    Always,
+    /// Its feature is not built yet: say so when the daemon starts.
+    Later,
+    /// Running without its feature would be worse than not running.
+    Refused(&'static str),
+    /// It will never do anything again.
+    Gone(&'static str),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Key {
+    pub(crate) place: Place,
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) effect: Effect,
+}
+
+const fn key(place: Place, name: &'static str, kind: Kind, effect: Effect) -> Key {
+    Key { place, name, kind, effect }
+}
+
+use Effect::{Always, Gone, Later, Now, Refused};
+use Kind::{Bool, Duration, Int, Map, MapOrMaps, Maps, Mode, Size, Text, Texts};
+use Place::{Age, Database, Level, Logging, Replica, Retention, Shared, Snapshot, Socket, Top, Validation};
+
+const EXEC: &str = "running a child process (\"exec\") is not available in this version";
+const DIR: &str =
+    "replicating a directory (\"dir\") is not available in this version: list its databases under \"path\"";
+
+pub(crate) const KEYS: &[Key] = &[
+    key(Top, "dbs", Maps(Database), Now),
+    key(Top, "addr", Text, Later),
+    key(Top, "exec", Text, Refused(EXEC)),
+    key(Top, "logging", Map(Logging), Now),
+    key(Top, "levels", Maps(Level), Later),
+    key(Top, "snapshot", Map(Snapshot), Now),
+    key(Top, "retention", Map(Retention), Now),
+    key(Top, "l0-retention", Duration, Later),
+    key(Top, "l0-retention-check-interval", Duration, Later),
+    key(Top, "validation", Map(Validation), Now),
+    key(Top, "verify-compaction", Bool, Later),
+    key(Top, "heartbeat-url", Text, Later),
+    key(Top, "heartbeat-interval", Duration, Later),
+    key(Top, "shutdown-sync-timeout", Duration, Now),
+    key(Top, "shutdown-sync-interval", Duration, Now),
+    key(Top, "strict-start", Bool, Now),
+    key(Top, "socket", Map(Socket), Now),
+    key(Top, "mcp-addr", Text, Later),
+    key(Logging, "level", Text, Now),
+    key(Logging, "type", Text, Now),
+    key(Logging, "stderr", Bool, Now),
+    key(Logging, "source", Bool, Now),
+    key(Level, "interval", Duration, Now),
+    key(Snapshot, "interval", Duration, Later),
+    key(Snapshot, "retention", Duration, Later),
+    key(Retention, "enabled", Bool, Later),
+    key(Validation, "interval", Duration, Later),
+    key(Socket, "enabled", Bool, Later),
+    key(Socket, "path", Text, Later),
+    key(Socket, "permissions", Mode, Later),
+    key(Database, "path", Text, Now),
+    key(Database, "dir", Text, Refused(DIR)),
+    key(Database, "pattern", Text, Later),
+    key(Database, "recursive", Bool, Later),
+    key(Database, "watch", Bool, Later),
+    key(Database, "snapshot", Map(Snapshot), Now),
+    key(Database, "meta-path", Text, Now),
+    key(Database, "meta-dir", Text, Later),
+    key(Database, "monitor-interval", Duration, Now),
+    key(Database, "checkpoint-interval", Duration, Now),
+    key(Database, "busy-timeout", Duration, Now),
+    key(Database, "min-checkpoint-page-count", Int, Now),
+    key(Database, "max-checkpoint-page-count", Int, Gone("use \"truncate-page-n\"")),
+    key(Database, "truncate-page-n", Int, Now),
+    key(Database, "max-sync-wal-bytes", Int, Now),
+    key(Database, "spool-max-size", Size, Now),
+    key(Database, "restore-if-db-not-exists", Bool, Now),
+    key(Database, "replica", MapOrMaps(Replica), Now),
+    key(Database, "replicas", Maps(Replica), Now),
+    key(Replica, "type", Text, Now),
+    key(Replica, "name", Text, Now),
+    key(Replica, "url", Text, Now),
+    key(Replica, "path", Text, Now),
+    key(Replica, "retention", Duration, Later),
+    key(Replica, "retention-check-interval", Duration, Later),
+    key(Replica, "snapshot-interval", Duration, Later),
+    key(Shared, "sync-interval", Duration, Now),
+    key(Shared, "ltx-encoding", Text, Now),
+    key(Shared, "validation-interval", Duration, Gone("use \"validation.interval\"")),
+    key(Shared, "max-sync-ltx-files", Int, Later),
+    key(Shared, "auto-recover", Bool, Always),
+    key(Shared, "access-key-id", Text, Later),
+    key(Shared, "secret-access-key", Text, Later),
+    key(Shared, "region", Text, Later),
+    key(Shared, "bucket", Text, Later),
+    key(Shared, "endpoint", Text, Later),
+    key(Shared, "force-path-style", Bool, Later),
+    key(Shared, "skip-verify", Bool, Later),
+    key(Shared, "sign-payload", Bool, Later),
+    key(Shared, "require-content-md5", Bool, Later),
+    key(Shared, "storage-class", Text, Later),
+    key(Shared, "part-size", Size, Later),
+    key(Shared, "concurrency", Int, Later),
+    key(Shared, "sse-customer-algorithm", Text, Later),
+    key(Shared, "sse-customer-key", Text, Later),
+    key(Shared, "sse-customer-key-path", Text, Later),
+    key(Shared, "sse-kms-key-id", Text, Later),
+    key(Shared, "account-name", Text, Later),
+    key(Shared, "account-key", Text, Later),
+    key(Shared, "sas-token", Text, Later),
+    key(Shared, "host", Text, Later),
+    key(Shared, "user", Text, Later),
+    key(Shared, "password", Text, Later),
+    key(Shared, "key-path", Text, Later),
+    key(Shared, "concurrent-writes", Bool, Later),
+    key(Shared, "host-key", Text, Later),
+    key(Shared, "webdav-url", Text, Later),
+    key(Shared, "webdav-username", Text, Later),
+    key(Shared, "webdav-password", Text, Later),
+    key(Shared, "jwt", Text, Later),
+    key(Shared, "seed", Text, Later),
+    key(Shared, "creds", Text, Later),
+    key(Shared, "nkey", Text, Later),
+    key(Shared, "username", Text, Later),
+    key(Shared, "token", Text, Later),
+    key(Shared, "tls", Bool, Later),
+    key(Shared, "root-cas", Texts, Later),
+    key(Shared, "client-cert", Text, Later),
+    key(Shared, "client-key", Text, Later),
+    key(Shared, "max-reconnects", Int, Later),
+    key(Shared, "reconnect-wait", Duration, Later),
+    key(Shared, "timeout", Duration, Later),
+    key(Shared, "age", Map(Age), Now),
+    key(Age, "identities", Texts, Now),
+    key(Age, "recipients", Texts, Now),
+];
+
+/// The keys that may stand in a map at that place.
+pub(crate) fn keys_in(place: Place) -> impl Iterator<Item = &'static Key> {
+    let shared = matches!(place, Top | Replica);
+    KEYS.iter().filter(move |key| key.place == place || (shared && key.place == Shared))
+}
+
+/// The known key nearest to a misspelt one, if any is near enough to mean it.
+pub(crate) fn nearest(place: Place, wrong: &str) -> Option<&'static str> {
+    let squash = |text: &str| text.to_ascii_lowercase().replace('_', "-");
+    let wrong = squash(wrong);
+    let limit = (wrong.chars().count() / 3).clamp(1, 3);
+    keys_in(place)
+        .map(|key| (distance(&wrong, &squash(key.name)), key.name))
+        .filter(|(distance, _)| *distance <= limit)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// How many letters must be changed, added, removed or swapped with a neighbour.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    // One row of the usual table per letter of `a`; a swap looks two rows back.
+    let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let change = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = change.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(best);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn no_key_is_listed_twice_in_one_place() {
+        for place in [Top, Logging, Snapshot, Retention, Validation, Level, Socket, Database, Replica, Age] {
+            let mut seen = HashSet::new();
+            for key in keys_in(place) {
+                assert!(seen.insert(key.name), "{place:?} {}", key.name);
+            }
+        }
+    }
+
+    #[test]
+    fn knows_the_keys_of_both_generations_of_litestream() {
+        let count = |place| keys_in(place).count();
+        // The original's own keys, plus "strict-start".
+        assert_eq!(KEYS.iter().filter(|key| key.place == Top).count(), 18);
+        // Those of both generations, plus "spool-max-size".
+        assert_eq!(count(Database), 19);
+        // The original's 46, plus "ltx-encoding".
+        assert_eq!(KEYS.iter().filter(|key| key.place == Shared).count(), 47);
+    }
+
+    #[test]
+    fn suggests_the_key_that_was_meant() {
+        let cases = [
+            (Top, "db", Some("dbs")),
+            (Top, "adr", Some("addr")),
+            (Database, "replcia", Some("replica")),
+            (Database, "monitor_interval", Some("monitor-interval")),
+            (Database, "Path", Some("path")),
+            (Database, "checkpoint-intervall", Some("checkpoint-interval")),
+            (Replica, "sync-intervall", Some("sync-interval")),
+            (Replica, "acces-key-id", Some("access-key-id")),
+            (Replica, "buckt", Some("bucket")),
+            (Top, "x", None),
+            (Top, "something-else", None),
+            (Logging, "addr", None),
+        ];
+        for (place, wrong, expected) in cases {
+            assert_eq!(nearest(place, wrong), expected, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! One pipeline per database: build, supervise, stop in order.
+//!
+//! A database is a value in a table. A few worker threads step those that have
+//! something to do; uploads are tasks that exist only while there is something
+//! to ship. An idle database costs its guard and one look every five seconds.
+//!
+//! Stopping goes downstream: a last capture, a last upload, then a report of
+//! what is only local.
+
+mod clock;
+mod queue;
+mod shipping;
+mod watch;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::watch as signal;
+
+use self::clock::Clock;
+use self::queue::Queue;
+use self::shipping::Shipping;
+use self::watch::Watch;
+use crate::capture::{self, Database, Followed, Stepped};
+use crate::ltx::Encoding;
+use crate::replica::Replica;
+use crate::spool::Spool;
+use crate::status::{Board, Captured, DatabaseFacts, Health, ReplicaFacts};
+use crate::types::Generation;
+
+/// One database and where it goes.
+pub struct Job {
+    /// How it is followed.
+    pub capture: capture::Options,
+    /// Its replicas.
+    pub replicas: Vec<Destination>,
+}
+
+/// One replica of one database.
+#[derive(Clone)]
+pub struct Destination {
+    /// Where it is.
+    pub replica: Arc<Replica>,
+    /// How segments are encoded there.
+    pub encoding: Encoding,
+    /// Objects are at least this far apart.
+    pub sync_interval: Duration,
+    /// Most local segments in one object; 0 = as many as the program's own bound allows.
+    pub max_segments: usize,
+}
+
+/// What is only on this machine at the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unconfirmed {
+    /// The database.
+    pub path: PathBuf,
+    /// The replica that lacks something, or `None` when the last capture failed.
+    pub replica: Option<String>,
+    /// Why.
+    pub reason: String,
+}
+
+/// A live database that nobody wakes is looked at this often: the fallback for
+/// lost events, and for files that were replaced.
+const POLL: Duration = Duration::from_secs(5);
+/// The same where events are known not to work.
+const POLL_WITHOUT_EVENTS: Duration = Duration::from_secs(1);
+/// A wake-up nearer than this needs no watch.
+const NEAR: Duration = Duration::from_millis(60);
+
+/// The running daemon.
+pub struct Daemon {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    databases: Vec<Entry>,
+    board: Board,
+    queue: Arc<Queue>,
+    clock: Clock,
+    watch: Watch,
+    runtime: tokio::runtime::Handle,
+    stopping: signal::Sender<bool>,
+}
+
+struct Entry {
+    path: PathBuf,
+    log_path: PathBuf,
+    capture: Mutex<Database>,
+    /// What the uploads work on; set once the database was first taken up.
+    source: Mutex<Option<Source>>,
+    events: Mutex<Events>,
+    shipping: Vec<Shipping>,
+}
+
+#[derive(Clone)]
+struct Source {
+    spool: Arc<Spool>,
+    generation: Generation,
+}
+
+/// Whether file events can be relied on for this database.
+#[derive(Clone, Copy, Debug, Default)]
+struct Events {
+    /// A commit was found by polling although a watch was set.
+    missed: bool,
+}
+
+impl Daemon {
+    /// Starts following and shipping. Needs a tokio runtime.
+    pub fn start(jobs: Vec<Job>, workers: usize) -> Self {
+        let followed = Followed::default();
+        let facts = jobs.iter().map(|job| DatabaseFacts {
+            path: job.capture.path.clone(),
+            replicas: job
+                .replicas
+                .iter()
+                .map(|d| ReplicaFacts { name: d.replica.name().to_owned(), ..ReplicaFacts::default() })
+                .collect(),
+            ..DatabaseFacts::default()
+        });
+        let board = Board::new(facts.collect());
+        let databases: Vec<Entry> = jobs.into_iter().map(|job| Entry::new(job, &followed)).collect();
+        let queue = Arc::new(Queue::new(databases.len()));
+        let shared = Arc::new(Shared {
+            board,
+            watch: Watch::new(&queue),
+            queue,
+            clock: Clock::default(),
+            runtime: tokio::runtime::Handle::current(),
+            stopping: signal::Sender::new(false),
+            databases,
+        });
+        (0..shared.databases.len()).for_each(|database| shared.queue.push(database));
+        let mut threads = vec![spawn("clock", &shared, |shared| {
+            while let Some(database) = shared.clock.next() {
+                shared.queue.push(database);
+            }
+        })];
+        threads.extend((0..workers.max(1)).map(|n| {
+            spawn(&format!("capture-{n}"), &shared, |shared| {
+                while let Some(database) = shared.queue.pop() {
+                    Shared::step(shared, database);
+                }
+            })
+        }));
+        Self { shared, threads }
+    }
+
+    /// What is true now.
+    pub fn board(&self) -> &Board {
+        &self.shared.board
+    }
+
+    /// Numbers about one database.
+    pub fn counters(&self, database: usize) -> Option<capture::Counters> {
+        self.shared.databases.get(database).map(|entry| entry.lock().counters())
+    }
+
+    /// Captures a last time, waits until every replica has everything or the
+    /// deadline has passed, and lets go of the databases. Tells what is only here.
+    pub async fn stop(self, patience: Duration) -> Vec<Unconfirmed> {
+        let deadline = tokio::time::Instant::now() + patience;
+        self.shared.clock.stop();
+        self.shared.queue.stop();
+        let shared = self.shared.clone();
+        let failures = tokio::task::spawn_blocking(move || {
+            self.threads.into_iter().for_each(|thread| drop(thread.join()));
+            shared.close_all()
+        });
+        let mut unconfirmed = match tokio::time::timeout_at(deadline, failures).await {
+            Ok(Ok(failures)) => failures,
+            Ok(Err(error)) => vec![Unconfirmed { path: PathBuf::new(), replica: None, reason: error.to_string() }],
+            Err(_) => self.shared.all_failed("the last capture did not end in time"),
+        };
+        self.shared.stopping.send_replace(true);
+        let mut changes = self.shared.board.watch();
+        loop {
+            let behind = self.shared.behind();
+            if behind.is_empty() {
+                break;
+            }
+            if tokio::time::timeout_at(deadline, changes.changed()).await.is_err() {
+                unconfirmed.extend(behind);
+                break;
+            }
+        }
+        unconfirmed
+    }
+}
+
+fn spawn(name: &str, shared: &Arc<Shared>, work: impl FnOnce(&Arc<Shared>) + Send + 'static) -> JoinHandle<()> {
+    let shared = shared.clone();
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    thread.spawn(move || work(&shared)).expect("the system has room for a handful of threads")
+}
+
+impl Entry {
+    fn new(job: Job, followed: &Followed) -> Self {
+        Self {
+            path: job.capture.path.clone(),
+            log_path: job.capture.log_path(),
+            capture: Mutex::new(Database::new(job.capture, followed.clone())),
+            source: Mutex::new(None),
+            events: Mutex::new(Events::default()),
+            shipping: job.replicas.into_iter().map(Shipping::new).collect(),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Database> {
+        // A panic in one step must not stop the others; the next step attaches anew and proves what it uses.
+        self.capture.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn source(&self) -> Option<Source> {
+        self.source.lock().expect("no holder of this lock panics").clone()
+    }
+}
+
+impl Shared {
+    /// Steps one database and arranges for the next step.
+    fn step(self: &Arc<Self>, index: usize) {
+        let entry = &self.databases[index];
+        let quietly_armed = self.watch.disarm_fired(&entry.log_path);
+        let mut database = entry.lock();
+        let mut stepped = self.step_once(index, &mut database);
+        if quietly_armed && stepped.again.is_some_and(|at| at <= Instant::now() + NEAR) {
+            self.events_missed(entry);
+        }
+        let now = Instant::now();
+        let far = stepped.again.is_none_or(|at| at > now + NEAR);
+        let mut poll = POLL;
+        if stepped.live && far {
+            let relied = !entry.events.lock().expect("no holder of this lock panics").missed;
+            if self.watch.arm(index, &entry.log_path) && relied {
+                // A commit between the look and the watch would otherwise go unnoticed.
+                stepped = self.step_once(index, &mut database);
+            } else {
+                poll = POLL_WITHOUT_EVENTS;
+            }
+        }
+        let at = match (stepped.live, stepped.again) {
+            (true, Some(at)) => Some(at.min(now + poll)),
+            (true, None) => Some(now + poll),
+            (false, again) => {
+                self.watch.disarm(&entry.log_path);
+                again
+            }
+        };
+        self.clock.set(index, at);
+    }
+
+    fn step_once(self: &Arc<Self>, index: usize, database: &mut Database) -> Stepped {
+        let stepped = database.step(Instant::now(), SystemTime::now());
+        self.pin_up(index, database, Some(&stepped));
+        stepped
+    }
+
+    /// Records what capture knows and wakes the uploads if there is news.
+    fn pin_up(self: &Arc<Self>, index: usize, database: &Database, stepped: Option<&Stepped>) {
+        let entry = &self.databases[index];
+        let position = database.position();
+        let captured = position.map(|p| Captured {
+            generation: p.generation,
+            batch: p.point.seq.get(),
+            timestamp: p.timestamp,
+        });
+        let mut news = false;
+        self.board.update(index, |facts| {
+            if let Some(stepped) = stepped {
+                facts.health = match (&stepped.trouble, stepped.live) {
+                    (None, true) => Health::Live,
+                    (Some(reason), false) if stepped.waiting => Health::Waiting(reason.clone()),
+                    (Some(reason), _) => Health::Broken(reason.clone()),
+                    (None, false) => Health::Starting,
+                };
+            }
+            if let Some(captured) = captured {
+                let old = facts.captured.replace(captured);
+                news = old.map(|c| (c.generation, c.batch)) != Some((captured.generation, captured.batch));
+                if old.is_some_and(|c| c.generation != captured.generation) {
+                    facts.replicas.iter_mut().for_each(|r| r.batch = None);
+                }
+            }
+        });
+        if let (Some(position), Some(spool)) = (position, database.spool()) {
+            let source = Source { spool, generation: position.generation };
+            *entry.source.lock().expect("no holder of this lock panics") = Some(source);
+        }
+        if news {
+            (0..entry.shipping.len()).for_each(|replica| Shipping::wake(self, index, replica));
+        }
+    }
+
+    fn events_missed(&self, entry: &Entry) {
+        let mut events = entry.events.lock().expect("no holder of this lock panics");
+        if !events.missed {
+            events.missed = true;
+            tracing::warn!(
+                path = entry.path.display().to_string(),
+                "a commit came without a file event: looking every second from now on"
+            );
+        }
+    }
+
+    /// Last capture of every database, on as many threads as there are processors.
+    fn close_all(self: &Arc<Self>) -> Vec<Unconfirmed> {
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        let failures = Mutex::new(Vec::new());
+        let threads = std::thread::available_parallelism().map_or(2, usize::from).min(self.databases.len().max(1));
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    while let Some(failure) = self.close_next(&next) {
+                        failures.lock().expect("no holder of this lock panics").extend(failure);
+                    }
+                });
+            }
+        });
+        failures.into_inner().expect("all threads have ended")
+    }
+
+    fn close_next(self: &Arc<Self>, next: &std::sync::atomic::AtomicUsize) -> Option<Option<Unconfirmed>> {
+        let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let entry = self.databases.get(index)?;
+        let mut database = entry.lock();
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let finished = database.finish(now, wall);
+        self.pin_up(index, &database, None);
+        database.release();
+        Some(finished.err().map(|error| Unconfirmed {
+            path: entry.path.clone(),
+            replica: None,
+            reason: format!("the last capture failed: {}", error.chain()),
+        }))
+    }
+
+    fn all_failed(&self, reason: &str) -> Vec<Unconfirmed> {
+        let one = |e: &Entry| Unconfirmed { path: e.path.clone(), replica: None, reason: reason.to_owned() };
+        self.databases.iter().map(one).collect()
+    }
+
+    /// The replicas that lack something that is captured.
+    fn behind(&self) -> Vec<Unconfirmed> {
+        let mut found = Vec::new();
+        for facts in self.board.read() {
+            for replica in facts.behind() {
+                found.push(Unconfirmed {
+                    path: facts.path.clone(),
+                    replica: Some(replica.name.clone()),
+                    reason: replica.error.clone().unwrap_or_else(|| "its upload did not end in time".to_owned()),
+                });
+            }
+        }
+        found
+    }
+}

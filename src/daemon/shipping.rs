@@ -1,0 +1,281 @@
+//! Shipping to one replica: a task that lives while there is something to ship.
+//!
+//! Each replica has its own; a slow or dead one delays nobody else. What it
+//! lacks waits in the spool, within the spool's budget.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::{Destination, Shared, Source};
+use crate::spool::Seq;
+use crate::upload::{Advanced, Error, Uploader};
+
+/// First wait after a failure; doubles up to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_millis(500);
+/// No wait after a failure is longer: after an outage the backlog must not sit idle.
+const RETRY_MAX: Duration = Duration::from_secs(15);
+
+/// One replica's side of the work.
+pub(super) struct Shipping {
+    uploader: tokio::sync::Mutex<Uploader>,
+    interval: Duration,
+    task: Mutex<Task>,
+}
+
+#[derive(Debug, Default)]
+struct Task {
+    running: bool,
+    more: bool,
+    last_shipped: Option<Instant>,
+    failures: u32,
+    last_error: Option<String>,
+}
+
+impl Shipping {
+    pub(super) fn new(to: Destination) -> Self {
+        let uploader = Uploader::new(to.replica, to.encoding, to.max_segments);
+        Self { uploader: tokio::sync::Mutex::new(uploader), interval: to.sync_interval, task: Mutex::default() }
+    }
+
+    /// Makes sure that what is in the spool now will be shipped.
+    pub(super) fn wake(shared: &Arc<Shared>, database: usize, replica: usize) {
+        {
+            let mut task = shared.databases[database].shipping[replica].task();
+            if task.running {
+                task.more = true;
+                return;
+            }
+            task.running = true;
+        }
+        let shared = shared.clone();
+        let runtime = shared.runtime.clone();
+        runtime.spawn(async move { shared.databases[database].shipping[replica].run(&shared, database, replica).await });
+    }
+
+    async fn run(&self, shared: &Arc<Shared>, database: usize, replica: usize) {
+        loop {
+            let ended = self.round(shared, database, replica).await;
+            let mut task = self.task();
+            if matches!(ended, Ended::Fenced) || !std::mem::take(&mut task.more) {
+                task.running = false;
+                return;
+            }
+        }
+    }
+
+    /// Ships until nothing is left.
+    async fn round(&self, shared: &Arc<Shared>, database: usize, replica: usize) -> Ended {
+        let entry = &shared.databases[database];
+        loop {
+            self.pace(shared).await;
+            let Some(source) = entry.source() else { return Ended::Done };
+            let mut uploader = self.uploader.lock().await;
+            if uploader.is_fenced() {
+                return Ended::Fenced;
+            }
+            let advanced = match uploader.advance(&source.spool, source.generation).await {
+                Ok(Advanced::NeedsBase) => match base(shared, database).await {
+                    Ok(base) => uploader.put_base(base).await.map(|()| Advanced::Shipped),
+                    Err(reason) => Err(Error::Base(reason)),
+                },
+                Ok(Advanced::TakenOver) => match new_generation(shared, database).await {
+                    Ok(()) => continue,
+                    Err(reason) => Err(Error::Base(reason)),
+                },
+                other => other,
+            };
+            let confirmed = uploader.confirmed();
+            let name = uploader.replica().name().to_owned();
+            let kind = uploader.replica().kind();
+            drop(uploader);
+            shared.board.update(database, |facts| {
+                let current = facts.captured.is_some_and(|c| c.generation == source.generation);
+                if let (Some(facts), Some(confirmed), true) = (facts.replicas.get_mut(replica), confirmed, current) {
+                    facts.txid = Some(confirmed.txid);
+                    facts.batch = Some(confirmed.seq.get());
+                    facts.timestamp = Some(confirmed.timestamp);
+                }
+            });
+            match advanced {
+                Ok(advanced) => {
+                    self.succeeded(shared, database, replica, &name);
+                    trim(shared, database, &source);
+                    match advanced {
+                        Advanced::Shipped => {
+                            self.task().last_shipped = Some(Instant::now());
+                            if let Some(confirmed) = confirmed {
+                                tracing::debug!(
+                                    db = db_name(&entry.path),
+                                    replica = kind,
+                                    name,
+                                    level = 0,
+                                    minTXID = confirmed.txid.to_string(),
+                                    maxTXID = confirmed.txid.to_string(),
+                                    "ltx file uploaded"
+                                );
+                            }
+                        }
+                        _ => return Ended::Done,
+                    }
+                }
+                Err(error) => {
+                    if let Some(ended) = self.failed(shared, database, replica, &name, &error).await {
+                        return ended;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Keeps objects apart by the configured interval, except when stopping.
+    async fn pace(&self, shared: &Shared) {
+        let last = self.task().last_shipped;
+        if let Some(last) = last {
+            wait_until(shared, last + self.interval).await;
+        }
+    }
+
+    fn succeeded(&self, shared: &Shared, database: usize, replica: usize, name: &str) {
+        let (failures, recovered) = {
+            let mut task = self.task();
+            (std::mem::take(&mut task.failures), task.last_error.take().is_some())
+        };
+        if recovered {
+            let db = db_name(&shared.databases[database].path);
+            tracing::info!(db, replica = name, previous_errors = failures, "replica sync recovered");
+            shared.board.update(database, |facts| {
+                if let Some(facts) = facts.replicas.get_mut(replica) {
+                    facts.error = None;
+                }
+            });
+        }
+    }
+
+    /// One line per kind of trouble, then a wait that grows. `Some` = no use to go on.
+    async fn failed(
+        &self,
+        shared: &Arc<Shared>,
+        database: usize,
+        replica: usize,
+        name: &str,
+        error: &Error,
+    ) -> Option<Ended> {
+        let text = with_causes(error);
+        let fenced = matches!(error, Error::Fenced(_));
+        let (failures, news) = {
+            let mut task = self.task();
+            task.failures = task.failures.saturating_add(1);
+            let news = task.last_error.as_ref() != Some(&text);
+            task.last_error = Some(text.clone());
+            (task.failures, news)
+        };
+        if news {
+            let path = shared.databases[database].path.display().to_string();
+            let db = db_name(&shared.databases[database].path);
+            tracing::error!(db, path, replica = name, error = text, "sync error");
+        }
+        shared.board.update(database, |facts| {
+            if let Some(facts) = facts.replicas.get_mut(replica) {
+                facts.error = Some(text);
+                facts.fenced = fenced;
+            }
+        });
+        if fenced {
+            if let Some(source) = shared.databases[database].source() {
+                trim(shared, database, &source);
+            }
+            return Some(Ended::Fenced);
+        }
+        let wait = RETRY_MIN.saturating_mul(1 << (failures - 1).min(8)).min(RETRY_MAX);
+        if *shared.stopping.borrow() {
+            tokio::time::sleep(wait.min(RETRY_MIN)).await;
+        } else {
+            wait_until(shared, Instant::now() + wait).await;
+        }
+        None
+    }
+
+    fn task(&self) -> std::sync::MutexGuard<'_, Task> {
+        self.task.lock().expect("no holder of this lock panics")
+    }
+}
+
+enum Ended {
+    Done,
+    Fenced,
+}
+
+/// Sleeps, unless the daemon is stopping or begins to.
+async fn wait_until(shared: &Shared, at: Instant) {
+    let mut stopping = shared.stopping.subscribe();
+    if *stopping.borrow_and_update() {
+        return;
+    }
+    tokio::select! {
+        () = tokio::time::sleep_until(at) => {}
+        _ = stopping.changed() => {}
+    }
+}
+
+async fn base(shared: &Arc<Shared>, database: usize) -> Result<crate::capture::Base, String> {
+    let shared = shared.clone();
+    let work = tokio::task::spawn_blocking(move || {
+        let mut locked = shared.databases[database].lock();
+        let base = locked.base(SystemTime::now()).map_err(|error| error.chain());
+        shared.pin_up(database, &locked, None);
+        base
+    });
+    work.await.map_err(|error| error.to_string())?
+}
+
+async fn new_generation(shared: &Arc<Shared>, database: usize) -> Result<(), String> {
+    let shared = shared.clone();
+    let work = tokio::task::spawn_blocking(move || {
+        let mut locked = shared.databases[database].lock();
+        let begun = locked.new_generation(SystemTime::now()).map_err(|error| error.chain());
+        shared.pin_up(database, &locked, None);
+        begun
+    });
+    work.await.map_err(|error| error.to_string())?
+}
+
+/// Drops from the spool what every replica has. One that was fenced needs nothing more.
+fn trim(shared: &Shared, database: usize, source: &Source) {
+    let facts = shared.board.read_one(database);
+    let Some(captured) = facts.as_ref().and_then(|f| f.captured).filter(|c| c.generation == source.generation) else {
+        return;
+    };
+    let mut lowest = captured.batch;
+    for replica in facts.iter().flat_map(|f| &f.replicas).filter(|r| !r.fenced) {
+        match replica.batch {
+            Some(batch) => lowest = lowest.min(batch),
+            None => return,
+        }
+    }
+    let Some(seq) = Seq::new(lowest) else { return };
+    if let Err(error) = source.spool.drop_through(seq) {
+        let db = db_name(&shared.databases[database].path);
+        tracing::warn!(db, error = error.to_string(), "cannot remove local segments that every replica has");
+    }
+}
+
+/// As in Litestream's logs: the file's name.
+fn db_name(path: &std::path::Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+fn with_causes(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        source = error.source();
+    }
+    text
+}
