@@ -2,13 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod capture;
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-
-mod fuzz;
-mod golden_ltx;
-mod image;
-mod interop_ltx;
-mod wal;
 #[cfg(feature = "failpoints")]
 mod durable;
 mod fault;
