@@ -351,7 +351,7 @@ impl Uploader {
 
 /// The least merged segment that ends the history, at level 0 above all: only
 /// there does the next writer look.
-fn newest_at(listing: &Listing, position: Txid) -> Option<&crate::replica::Segment> {
+fn newest_at(listing: &Listing, position: Txid) -> Option<&replica::Segment> {
     listing.level(Level::L0).iter().rev().find(|segment| segment.txids.max() == position)
 }
 

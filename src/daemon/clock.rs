@@ -60,9 +60,7 @@ impl Clock {
                     times.clear(database);
                     return Some(database);
                 }
-                Some((at, _)) => {
-                    self.earlier.wait_timeout(times, at - now).expect("no holder of this lock panics").0
-                }
+                Some((at, _)) => self.earlier.wait_timeout(times, at - now).expect("no holder of this lock panics").0,
                 None => self.earlier.wait(times).expect("no holder of this lock panics"),
             };
         }

@@ -263,11 +263,8 @@ impl Shared {
     fn pin_up(self: &Arc<Self>, index: usize, database: &Database, stepped: Option<&Stepped>) {
         let entry = &self.databases[index];
         let position = database.position();
-        let captured = position.map(|p| Captured {
-            generation: p.generation,
-            batch: p.point.seq.get(),
-            timestamp: p.timestamp,
-        });
+        let captured =
+            position.map(|p| Captured { generation: p.generation, batch: p.point.seq.get(), timestamp: p.timestamp });
         let mut news = false;
         self.board.update(index, |facts| {
             if let Some(stepped) = stepped {

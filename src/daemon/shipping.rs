@@ -51,7 +51,8 @@ impl Shipping {
         }
         let shared = shared.clone();
         let runtime = shared.runtime.clone();
-        runtime.spawn(async move { shared.databases[database].shipping[replica].run(&shared, database, replica).await });
+        runtime
+            .spawn(async move { shared.databases[database].shipping[replica].run(&shared, database, replica).await });
     }
 
     async fn run(&self, shared: &Arc<Shared>, database: usize, replica: usize) {
