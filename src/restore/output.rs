@@ -50,7 +50,7 @@ pub enum OutputError {
     #[error("cannot restore, output path is not a regular file: {}", .0.display())]
     Special(PathBuf),
     /// An empty file with a sidecar: its content may all be in there.
-    #[error("cannot restore, a file of an earlier database exists beside the output path: {}", .0.display())]
+    #[error("cannot restore, SQLite sidecar path already exists: {}", .0.display())]
     Sidecar(PathBuf),
     /// Somebody has the old database open.
     #[error("cannot restore, the database is in use: {}: stop the programs that have it open", .0.display())]
