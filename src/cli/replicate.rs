@@ -27,7 +27,7 @@ pub(crate) fn run(options: &ReplicateOptions, context: &Context) -> Result<(), C
         What::Config(flags) => context.config(flags)?,
         What::Direct { database, urls } => Config::direct(database, urls, &context.environment()?)?,
     };
-    context.start_log(config.logging.clone(), options.log_level.as_deref(), &config.warnings)?;
+    context.start_log(config.logging, options.log_level.as_deref(), &config.warnings)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), sqlite = rusqlite::version(), "{}", context.program);
     if options.trace_given {
         tracing::warn!("flag -trace has no effect any more: use -log-level trace");
