@@ -70,11 +70,10 @@ async fn replicate(options: &ReplicateOptions, config: &Config, databases: &[Dat
             }
             tracing::info!(
                 db = database.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-                path = database.path.display().to_string(),
-                r#type = to.replica.kind(),
                 name = settings.name,
-                location = settings.backend.location(),
-                sync_interval = format!("{:?}", settings.sync_interval),
+                r#type = to.replica.kind(),
+                "sync-interval" = ?settings.sync_interval,
+                path = settings.backend.location(),
                 "replicating to"
             );
         }

@@ -17,4 +17,5 @@ mod pipeline;
 mod replica;
 mod restore;
 mod storage;
+mod tidy;
 mod wal;
