@@ -409,19 +409,16 @@ fn the_file_is_found_read_and_expanded() {
 }
 
 /// The example with every setting that is commented out put to use. Prose has a
-/// space after the `#`, settings have none; settings at the left margin may be
-/// indented behind it.
+/// space behind the `#`, settings have none.
 fn example_in_use(text: &str) -> String {
     let uncommented = text.lines().map(|line| {
         let content = line.trim_start();
         let indent = &line[..line.len() - content.len()];
         match content.strip_prefix('#') {
-            Some(prose) if prose.is_empty() || (prose.starts_with(' ') && !prose.trim_start().starts_with("- ")) => "",
-            Some(setting) => return format!("{indent}{setting}\n"),
-            None => line,
+            Some(prose) if prose.is_empty() || prose.starts_with(' ') => "\n".to_owned(),
+            Some(setting) => format!("{indent}{setting}\n"),
+            None => format!("{line}\n"),
         }
-        .to_owned()
-            + "\n"
     });
     uncommented.collect()
 }

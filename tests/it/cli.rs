@@ -433,7 +433,7 @@ fn lists_the_databases_the_official_program_lists() {
         "dbs: [{path: x, checkpoint-interval: 1.5, truncate-page-n: 1_000, replica: {path: b}}]",
         "dbs:\n  - path: x\n    replica: {path: b}\n---\nnot: [valid",
         "\u{feff}dbs: [{path: x, replicas: [{path: b}]}]",
-        "dbs:\n  - path: >\n      /folded\n    replica:\n      path: \"q\\x41\"\n",
+        "dbs:\n  - path: >-\n      /folded\n    replica:\n      path: \"q\\x41\"\n",
     ];
     for text in configs {
         let config = scratch.write("l.yml", text);
