@@ -343,6 +343,7 @@ impl Uploader {
             Some(segment) => Some(self.replica.read_header(segment).await?),
             None => None,
         };
+        self.still_alone(position, header.as_ref())?;
         let ours: Option<Checksum> =
             header.filter(|h| h.generation == Some(generation)).and_then(|h| h.proof).map(|proof| proof.after);
         let confirmed = ours.and_then(|checksum| spool.find(generation, checksum)).map(|seq| Confirmed {
