@@ -17,5 +17,6 @@ mod pipeline;
 mod replica;
 mod restore;
 mod storage;
+mod takeover;
 mod tidy;
 mod wal;
