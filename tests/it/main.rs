@@ -3,6 +3,7 @@
 
 mod capture;
 mod cli;
+mod docs;
 #[cfg(feature = "failpoints")]
 mod durable;
 mod fault;
