@@ -16,4 +16,5 @@ mod pipeline;
 mod replica;
 mod restore;
 mod storage;
+mod torture;
 mod wal;
