@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod capture;
+mod cli;
 #[cfg(feature = "failpoints")]
 mod durable;
 mod fault;
@@ -17,4 +18,5 @@ mod replica;
 mod restore;
 mod storage;
 mod torture;
+mod tidy;
 mod wal;
