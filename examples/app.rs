@@ -56,7 +56,9 @@ impl App {
     fn obey(&mut self, line: &str) -> Outcome {
         let words: Vec<&str> = line.split_whitespace().collect();
         let number = |at: usize| words.get(at).and_then(|word| word.parse().ok()).unwrap_or(1);
-        match words.first().copied() {
+        let done = match words.first().copied() {
+            // The one order that must not be skipped.
+            Some("commit") => return self.update_one(),
             Some("create") => self.create(number(1)),
             Some("run") => self.run(number(1), number(2)),
             Some("insert") => self.insert_each(number(1)),
@@ -68,7 +70,8 @@ impl App {
             Some("hang") => self.hang(number(1)),
             Some("release") => self.release(),
             other => panic!("unknown command {other:?}"),
-        }
+        };
+        self.tolerate(done)
     }
 
     /// A new database with settings and content drawn from the seed.

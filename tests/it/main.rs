@@ -17,6 +17,6 @@ mod pipeline;
 mod replica;
 mod restore;
 mod storage;
-mod torture;
 mod tidy;
+mod torture;
 mod wal;

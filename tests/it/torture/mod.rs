@@ -145,6 +145,9 @@ fn run(seed: u64, program: &Program) -> Result<(), Failure> {
     let scratch = Scratch::new(&format!("seed-{seed}")).map_err(|reason| failure(reason, PathBuf::new()))?;
     let script = Script::new(seed, program.is_litestream());
     let played = play(&script, scratch.path(), program, seed);
+    if let Ok(keep) = std::env::var("KEEPLOG") {
+        std::fs::copy(scratch.path().join("follower.log"), format!("{keep}/{seed}.log")).unwrap();
+    }
     played.map_err(|reason| {
         let _ = std::fs::write(scratch.path().join("script.txt"), format!("{script:#?}"));
         failure(reason, scratch.keep())

@@ -8,6 +8,8 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::PATIENCE;
 
 /// One application process: `examples/app.rs`.
@@ -66,6 +68,10 @@ impl App {
 
     pub(crate) fn kill(&mut self) {
         end(&mut self.child);
+    }
+
+    pub(crate) fn freeze(&self, pause: Duration) {
+        freeze(&self.child, pause);
     }
 }
 
@@ -172,13 +178,17 @@ impl Follower {
         }
     }
 
+    pub(crate) fn freeze(&self, pause: Duration) {
+        if let Some(child) = &self.child {
+            freeze(child, pause);
+        }
+    }
+
     /// SIGTERM, and wait.
     pub(crate) fn stop(&mut self) -> Result<Stopped, String> {
         use std::os::unix::process::ExitStatusExt;
         let Some(mut child) = self.child.take() else { return Ok(Stopped::Well) };
-        let pid = rustix::process::Pid::from_child(&child);
-        // It fails only if the child has ended, which the wait tells.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        send(&child, Signal::TERM);
         let status = exited(&mut child, PATIENCE);
         let status = status.inspect_err(|_| end(&mut child))?;
         match (status.success(), status.signal()) {
@@ -197,6 +207,9 @@ impl Follower {
 
     /// Restores a database. `Err` with what the program said if it did not.
     pub(crate) fn restore(&self, database: &Path, to: &Path, txid: Option<&str>) -> Result<(), String> {
+        if !self.program.is_litestream() {
+            return restore_here(&self.config, database, to, txid);
+        }
         let mut command = Command::new(self.program.path());
         command.arg("restore").arg("-config").arg(&self.config).arg("-o").arg(to);
         if let Some(txid) = txid {
@@ -242,7 +255,46 @@ fn exited(child: &mut Child, patience: Duration) -> Result<ExitStatus, String> {
     }
 }
 
+fn freeze(child: &Child, pause: Duration) {
+    send(child, Signal::STOP);
+    std::thread::sleep(pause);
+    send(child, Signal::CONT);
+}
+
+fn send(child: &Child, signal: Signal) {
+    // It fails only if the child has ended, which those find out who wait for it.
+    let _ = kill_process(Pid::from_child(child), signal);
+}
+
 fn end(child: &mut Child) {
     let _ = child.kill();
     let _ = child.wait();
+}
+
+fn restore_here(config: &Path, database: &Path, to: &Path, txid: Option<&str>) -> Result<(), String> {
+    use brooklet::restore::*;
+    let name = database.file_name().unwrap().to_string_lossy().replace("db", "replica");
+    let storage = brooklet::storage::FileStorage::new(config.with_file_name(name));
+    let replica = brooklet::replica::Replica::new(
+        "file".to_owned(),
+        std::sync::Arc::new(storage),
+        brooklet::storage::Key::ROOT,
+        brooklet::replica::Layout::Decimal,
+    );
+    let target = match txid {
+        None => Target::Latest,
+        Some(text) => Target::Txid(brooklet::types::Txid::new(u64::from_str_radix(text, 16).unwrap()).unwrap()),
+    };
+    let options = Options {
+        target,
+        overwrite: false,
+        parallelism: 3,
+        limits: Limits::default(),
+        integrity_check: IntegrityCheck::None,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime
+        .block_on(restore(&[replica], to, &options, &std::sync::Arc::new(Progress::default())))
+        .map(drop)
+        .map_err(|error| error.to_string())
 }

@@ -63,15 +63,20 @@ pub(crate) enum Action {
     /// overwrites the beginning of the log.
     Tail { database: usize, inserts: u64, mode: &'static str, updates: u64 },
     /// A large transaction is checkpointed while the follower is away. It comes
-    /// back, and while it reads the log, the next commit restarts it.
+    /// back, and while it reads the log, the next commits restart it.
     Race { database: usize, rows: u64, after: Duration },
+    /// The follower comes while the last applications go.
+    Pass { database: usize, after: Duration },
+    /// A writer dies between the two copies of the header in the wal-index: whoever
+    /// comes next has to rebuild it.
+    Tear(usize),
     /// An application keeps a read transaction.
     Hold(usize),
     /// An application keeps a write transaction with uncommitted frames in the log.
     Hang { database: usize, seed: u64 },
     /// It lets go of both.
     Release(usize),
-    /// WAL mode is left and entered again. Only while nobody follows.
+    /// WAL mode is left and entered again; refused while somebody follows.
     Convert { database: usize, seed: u64 },
     /// The file is put back to an older state of itself. Only while nobody follows.
     PutBack(usize),
@@ -86,6 +91,10 @@ pub(crate) enum Incident {
     Stop,
     Kill,
     KillApp(usize),
+    /// The follower's process stands still for a while, wherever it is.
+    Freeze(Duration),
+    /// The same for an application.
+    FreezeApp(usize, Duration),
 }
 
 const MODES: [&str; 4] = ["PASSIVE", "FULL", "RESTART", "TRUNCATE"];
@@ -140,12 +149,12 @@ impl Writer {
         for _ in 0..3 + self.rng.below(6) {
             let action = if self.up { self.followed() } else { self.unfollowed() };
             match action {
-                Action::Start { .. } | Action::Race { .. } => self.up = true,
+                Action::Start { .. } | Action::Race { .. } | Action::Pass { .. } => self.up = true,
                 Action::Stop | Action::Kill => self.up = false,
                 Action::Burst { incident: Some((_, incident)), .. } => match incident {
                     Incident::Start => self.up = true,
                     Incident::Stop | Incident::Kill => self.up = false,
-                    Incident::KillApp(_) => {}
+                    Incident::KillApp(_) | Incident::Freeze(_) | Incident::FreezeApp(..) => {}
                 },
                 _ => {}
             }
@@ -160,9 +169,17 @@ impl Writer {
         let database = self.database();
         match self.rng.below(100) {
             0..46 => {
-                let stop =
-                    self.rng.pick(&[Incident::Stop, Incident::Kill, Incident::Kill, Incident::KillApp(database)]);
-                self.burst(stop)
+                let pause = self.milliseconds(40);
+                let incident = self.rng.pick(&[
+                    Incident::Stop,
+                    Incident::Kill,
+                    Incident::Kill,
+                    Incident::KillApp(database),
+                    Incident::Freeze(pause),
+                    Incident::Freeze(pause),
+                    Incident::FreezeApp(database, pause),
+                ]);
+                self.burst(incident)
             }
             46..58 => Action::Stop,
             58..70 => Action::Kill,
@@ -174,32 +191,34 @@ impl Writer {
         let database = self.database();
         match self.rng.below(100) {
             0..20 => {
-                let start = self.rng.pick(&[Incident::Start, Incident::Start, Incident::KillApp(database)]);
-                self.burst(start)
+                let incident = self.rng.pick(&[Incident::Start, Incident::Start, Incident::KillApp(database)]);
+                self.burst(incident)
             }
-            20..44 => Action::Tail {
+            20..42 => Action::Tail {
                 database,
                 inserts: 1 + self.rng.below(60),
                 mode: self.rng.pick(&MODES),
                 updates: 1 + self.rng.below(3),
             },
-            44..52 => Action::Race { database, rows: 20 + self.rng.below(300), after: self.milliseconds(60) },
-            52..72 => Action::Start { attached: self.rng.percent(70) },
+            42..50 => Action::Race { database, rows: 20 + self.rng.below(300), after: self.milliseconds(60) },
+            50..53 => Action::Pass { database, after: self.milliseconds(30) },
+            53..72 => Action::Start { attached: self.rng.percent(70) },
             72..76 => Action::LeaveAll(database),
-            76..79 => Action::Convert { database, seed: self.rng.next() },
-            79..81 if !self.only_ordinary => Action::PutBack(database),
-            81..83 if !self.only_ordinary => Action::Forget(database),
+            76..78 if !self.only_ordinary => Action::PutBack(database),
+            78..80 if !self.only_ordinary => Action::Forget(database),
             _ => self.either(database),
         }
     }
 
     fn either(&mut self, database: usize) -> Action {
-        match self.rng.below(12) {
+        match self.rng.below(14) {
             0..3 => Action::Join(database),
             3..5 => Action::Leave(database),
             5..7 => Action::Hold(database),
             7 => Action::Hang { database, seed: self.rng.next() },
             8..10 => Action::Release(database),
+            10 => Action::Tear(database),
+            11 => Action::Convert { database, seed: self.rng.next() },
             _ => Action::Burst { operations: 1 + self.rng.below(6), seed: self.rng.next(), incident: None },
         }
     }

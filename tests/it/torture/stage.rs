@@ -96,10 +96,19 @@ impl Stage {
                 app.obey("checkpoint PASSIVE")?;
                 self.follower.start()?;
                 std::thread::sleep(after);
-                let app = self.alone(database)?;
-                app.obey("update")?;
-                app.obey("insert 3")
+                let app = self.databases[database].app(&self.dir)?;
+                app.order("update")?;
+                app.order("insert 3")?;
+                self.follower.freeze(after / 2);
+                let app = self.databases[database].app(&self.dir)?;
+                app.answer().and_then(|()| app.answer())
             }
+            Action::Pass { database, after } => {
+                self.follower.start()?;
+                std::thread::sleep(after);
+                self.databases[database].leave_all()
+            }
+            Action::Tear(database) => self.databases[database].tear(),
             Action::Hold(database) => self.databases[database].app(&self.dir)?.obey("hold"),
             Action::Hang { database, seed } => self.alone(database)?.obey(&format!("hang {seed}")),
             Action::Release(database) => self.databases[database].release(),
@@ -133,6 +142,10 @@ impl Stage {
                 Incident::Stop => drop(self.stop()?),
                 Incident::Kill => self.follower.kill(),
                 Incident::KillApp(database) => self.databases[database].kill_one(),
+                Incident::Freeze(pause) => self.follower.freeze(pause),
+                Incident::FreezeApp(database, pause) => {
+                    self.databases[database].apps.iter().for_each(|app| app.freeze(pause));
+                }
             }
         }
         self.databases.iter_mut().flat_map(|database| &mut database.apps).try_for_each(App::answer)
@@ -158,7 +171,7 @@ impl Stage {
         for database in &mut self.databases {
             if database.unpublished {
                 database.release()?;
-                database.app(&self.dir)?.obey("update")?;
+                database.app(&self.dir)?.obey("commit")?;
                 database.unpublished = false;
             }
         }
@@ -237,6 +250,21 @@ impl Database {
             app.kill();
             self.unpublished = true;
         }
+    }
+
+    /// One flipped bit in the second copy of the header: the writer that wrote it
+    /// never got to the first. The commit it was publishing is in the log, or not.
+    fn tear(&mut self) -> Result<(), String> {
+        use std::os::unix::fs::FileExt;
+        const CHANGE_COUNTER_2: u64 = 48 + 8;
+        let index = oracle::with_suffix(&self.path, "-shm");
+        let Ok(file) = std::fs::File::options().read(true).write(true).open(index) else { return Ok(()) };
+        let mut byte = [0];
+        if file.read_exact_at(&mut byte, CHANGE_COUNTER_2).is_ok() {
+            file.write_all_at(&[byte[0] ^ 1], CHANGE_COUNTER_2).map_err(|error| error.to_string())?;
+            self.unpublished = true;
+        }
+        Ok(())
     }
 
     /// Back to what the last round ended with, in the same file.
