@@ -5,6 +5,7 @@
 //! write lock, and passes from one to the other hand over hand. What is captured
 //! is proven by the checksum chain or by the seal (see `plan`).
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -210,8 +211,11 @@ impl Live {
             timestamp: self.commit_time(view, wall),
         };
         let (guard, log) = (&mut self.guard, &self.log);
-        let read =
-            |index: usize, page: &mut Vec<u8>| window.read(log, index, page).map_err(Error::local("read", log.path()));
+        let read = |index: usize, page: &mut Vec<u8>| match window.read(log, index, page) {
+            // Its frames were there a moment ago: the log was cut.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Err(Error::Lost(Lost::ChangedUnderRead)),
+            done => done.map_err(Error::local("read", log.path())),
+        };
         // A guard on slot 0 allows one restart of the log; a writer announces it in the wal-index before it overwrites
         // the first frame. So the same salts now mean that every read above saw what the chain had proven.
         // A window in memory was proven and is read from the same bytes.

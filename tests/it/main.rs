@@ -20,4 +20,5 @@ mod restore;
 mod storage;
 mod takeover;
 mod tidy;
+mod torture;
 mod wal;
