@@ -19,7 +19,8 @@ use crate::config::{Logging, Warning, WarningKind};
 use crate::ltx;
 use crate::replica::{Replica, Segment};
 use crate::restore::{
-    Candidate, Evidence, Limits, Options, OutputError, PlanError, Progress, Report, RestoreError, restore, survey,
+    Candidate, Evidence, Limits, Options, OutputError, PlanError, Progress, Report, RestoreError, Target, restore,
+    survey,
 };
 
 /// Restores one database.
@@ -165,27 +166,40 @@ impl Command<'_> {
                 CliError::usage(format!("{error}. Use -force to overwrite"))
             }
             RestoreError::Plan(PlanError::Gap { reached, .. }) => {
-                let hint = self.command_with(&format!("-txid {reached}"));
+                let hint = self.again(Target::Txid(*reached), self.options.replica.as_deref());
                 CliError::failed_but(error, hint)
             }
             RestoreError::WhichReplica { names } => {
-                let hint = self.command_with(&format!("-replica {}", names[0]));
+                let hint = self.again(self.options.target, names.first().map(String::as_str));
                 CliError::failed_but(error, hint)
             }
             _ => CliError::failed(error),
         }
     }
 
-    /// This command with another flag.
-    fn command_with(&self, flag: &str) -> String {
-        let mut command = format!("{} restore {flag}", self.context.program);
-        if let Some(config) = &self.options.config.path {
-            command.push_str(&format!(" -config {}", config.display()));
+    /// This command with another target or replica.
+    fn again(&self, target: Target, replica: Option<&str>) -> String {
+        let RestoreOptions { config, output, force, .. } = self.options;
+        let target = match target {
+            Target::Latest => None,
+            Target::Txid(txid) => Some(("-txid", txid.to_string())),
+            Target::Timestamp(time) => Some(("-timestamp", time.to_string())),
+        };
+        let path = |path: &PathBuf| path.display().to_string();
+        let flags = [
+            target,
+            replica.map(|name| ("-replica", name.to_owned())),
+            config.path.as_ref().map(|config| ("-config", path(config))),
+            output.as_ref().map(|output| ("-o", path(output))),
+        ];
+        let mut command = format!("{} restore ", self.context.program);
+        for (flag, value) in flags.into_iter().flatten() {
+            command.push_str(&format!("{flag} {value} "));
         }
-        if let Some(output) = &self.options.output {
-            command.push_str(&format!(" -o {}", output.display()));
+        if *force {
+            command.push_str("-force ");
         }
-        format!("{command} {}", self.source())
+        command + &self.source()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Restoring from histories whose every state is known.
 
 mod chains;
+mod cli;
 #[cfg(feature = "failpoints")]
 mod crash;
 mod damage;
