@@ -15,12 +15,11 @@ use super::error::CliError;
 use super::open;
 use super::render::{self, Table, seconds};
 use super::{Context, RestoreOptions, Source};
-use crate::config::{Logging, Warning, WarningKind};
+use crate::config::{Database, Logging, Warning, WarningKind};
 use crate::ltx;
 use crate::replica::{Replica, Segment};
 use crate::restore::{
-    Candidate, Evidence, Limits, Options, OutputError, PlanError, Progress, Report, RestoreError, Target, restore,
-    survey,
+    Candidate, Evidence, Options, OutputError, PlanError, Progress, Report, RestoreError, Target, restore, survey,
 };
 
 /// Restores one database.
@@ -34,7 +33,7 @@ pub(crate) fn run(options: &RestoreOptions, context: &Context) -> Result<(), Cli
         return Ok(());
     }
     let subject = context.subject(&options.source, &options.config)?;
-    start_log(options, context, subject.logging.clone(), &subject.warnings)?;
+    start_log(options, context, subject.logging, &subject.warnings)?;
     let path = options.output.clone().or(subject.database.as_ref().map(|database| database.path.clone()));
     let path = path.ok_or_else(|| CliError::usage("output path required"))?;
     let chosen = subject.named(options.replica.as_deref());
@@ -51,6 +50,31 @@ pub(crate) fn run(options: &RestoreOptions, context: &Context) -> Result<(), Cli
     }
     let command = Command { options, context, path, replicas };
     super::runtime()?.block_on(command.run())
+}
+
+/// Restores a database whose file is missing before it is replicated. A replica
+/// that holds nothing is a fresh start; anything else that goes wrong is not.
+pub(super) async fn if_missing(database: &Database) -> Result<(), CliError> {
+    let path = &database.path;
+    let shown = path.display();
+    if path.symlink_metadata().is_ok() {
+        tracing::info!(path = %shown, "database exists, skipping restore");
+        return Ok(());
+    }
+    tracing::info!(path = %shown, "attempting restore before replication");
+    let replicas = database.replicas.iter().map(open::replica).collect::<Result<Vec<_>, _>>()?;
+    match restore(&replicas, path, &Options::default(), &Arc::default()).await {
+        Ok(Report { candidate, .. }) => {
+            let (replica, txid) = (candidate.replica.name(), candidate.plan.end());
+            tracing::info!(path = %shown, replica, %txid, time = %candidate.time, "restore completed");
+            Ok(())
+        }
+        Err(RestoreError::Plan(PlanError::NoBackup)) => {
+            tracing::info!(path = %shown, "no backup found, starting fresh");
+            Ok(())
+        }
+        Err(error) => Err(CliError::failed(error)),
+    }
 }
 
 /// "Exists" means any kind of thing, an empty file or a directory too.
@@ -92,8 +116,8 @@ impl Command<'_> {
             target: self.options.target,
             overwrite: self.options.force,
             parallelism: self.options.parallelism,
-            limits: Limits::default(),
             integrity_check: self.options.integrity_check,
+            ..Options::default()
         };
         let restoring = restore(&self.replicas, &self.path, &options, &progress);
         match shown(restoring, &progress, self.options.json).await {

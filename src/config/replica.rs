@@ -55,6 +55,16 @@ impl Backend {
             Self::NotBuilt { kind, .. } => *kind,
         }
     }
+
+    /// Where it is, for people.
+    pub fn location(&self) -> String {
+        match self {
+            Self::File { directories } => {
+                directories.first().map_or_else(String::new, |path| path.display().to_string())
+            }
+            Self::NotBuilt { kind, .. } => kind.name().to_owned(),
+        }
+    }
 }
 
 /// The types of replicas that Litestream knows.

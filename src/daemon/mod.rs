@@ -22,7 +22,7 @@ use tokio::sync::watch as signal;
 use self::clock::Clock;
 use self::queue::Queue;
 use self::shipping::Shipping;
-use self::watch::Watch;
+use self::watch::{Watch, Watched};
 use crate::capture::{self, Database, Followed, Stepped};
 use crate::ltx::Encoding;
 use crate::replica::Replica;
@@ -105,8 +105,18 @@ struct Source {
 /// Whether file events can be relied on for this database.
 #[derive(Clone, Copy, Debug, Default)]
 struct Events {
-    /// A commit was found by polling although a watch was set.
-    missed: bool,
+    /// Commits found by polling although a watch was set, since the last event.
+    missed: u32,
+}
+
+impl Events {
+    /// One can be a race between the event and the poll; several in a row mean a
+    /// file system without events.
+    const TOLERATED: u32 = 3;
+
+    fn work(self) -> bool {
+        self.missed <= Self::TOLERATED
+    }
 }
 
 impl Daemon {
@@ -224,17 +234,16 @@ impl Shared {
     /// Steps one database and arranges for the next step.
     fn step(self: &Arc<Self>, index: usize) {
         let entry = &self.databases[index];
-        let quietly_armed = self.watch.disarm_fired(&entry.log_path);
         let mut database = entry.lock();
+        let watched = self.watch.disarm_fired(&entry.log_path);
         let mut stepped = self.step_once(index, &mut database);
-        if quietly_armed && stepped.again.is_some_and(|at| at <= Instant::now() + NEAR) {
-            self.events_missed(entry);
-        }
+        let found_something = stepped.again.is_some_and(|at| at <= Instant::now() + NEAR);
+        Self::judge_events(entry, watched, found_something);
         let now = Instant::now();
         let far = stepped.again.is_none_or(|at| at > now + NEAR);
         let mut poll = POLL;
         if stepped.live && far {
-            let relied = !entry.events.lock().expect("no holder of this lock panics").missed;
+            let relied = entry.events.lock().expect("no holder of this lock panics").work();
             if self.watch.arm(index, &entry.log_path) && relied {
                 // A commit between the look and the watch would otherwise go unnoticed.
                 stepped = self.step_once(index, &mut database);
@@ -292,14 +301,20 @@ impl Shared {
         }
     }
 
-    fn events_missed(&self, entry: &Entry) {
+    fn judge_events(entry: &Entry, watched: Watched, found_something: bool) {
         let mut events = entry.events.lock().expect("no holder of this lock panics");
-        if !events.missed {
-            events.missed = true;
-            tracing::warn!(
-                path = entry.path.display().to_string(),
-                "a commit came without a file event: looking every second from now on"
-            );
+        match watched {
+            Watched::Fired => events.missed = 0,
+            Watched::Quiet if found_something => {
+                events.missed = events.missed.saturating_add(1);
+                if events.missed == Events::TOLERATED + 1 {
+                    tracing::warn!(
+                        path = entry.path.display().to_string(),
+                        "commits come without file events: looking every second from now on"
+                    );
+                }
+            }
+            Watched::Quiet | Watched::Not => {}
         }
     }
 

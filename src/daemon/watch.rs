@@ -13,6 +13,17 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::queue::Queue;
 
+/// What a watch has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Watched {
+    /// There is no watch.
+    Not,
+    /// Nothing yet.
+    Quiet,
+    /// An event; the watch is gone.
+    Fired,
+}
+
 /// The watches of all databases.
 pub(super) struct Watch {
     watcher: Mutex<Option<RecommendedWatcher>>,
@@ -61,18 +72,18 @@ impl Watch {
         set.is_ok()
     }
 
-    /// Removes the watch if it has fired. Tells whether there was one that had not.
-    pub(super) fn disarm_fired(&self, path: &Path) -> bool {
+    /// Removes the watch if it has fired.
+    pub(super) fn disarm_fired(&self, path: &Path) -> Watched {
         {
             let mut armed = self.armed.lock().expect("no holder of this lock panics");
             match armed.get(path) {
-                None => return false,
-                Some(Armed { fired: false, .. }) => return true,
+                None => return Watched::Not,
+                Some(Armed { fired: false, .. }) => return Watched::Quiet,
                 Some(_) => drop(armed.remove(path)),
             }
         }
         self.unwatch(path);
-        false
+        Watched::Fired
     }
 
     /// Removes the watch.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod capture;
+mod cli;
 #[cfg(feature = "failpoints")]
 mod durable;
 mod fault;
@@ -16,4 +17,5 @@ mod pipeline;
 mod replica;
 mod restore;
 mod storage;
+mod tidy;
 mod wal;

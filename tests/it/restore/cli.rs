@@ -356,3 +356,37 @@ fn generations_show_who_wrote_when() {
     assert!(ran.stderr.contains("replica=b"), "{ran:?}");
     several.run("generations -config c.yml -replica d app.db").fails("replica \"d\" not found");
 }
+
+/// The whole way there and back, with the commands alone.
+#[test]
+fn a_missing_database_is_restored_before_it_is_replicated() {
+    let place = Place::new(1);
+    let command = format!("replicate -once -restore-if-db-not-exists app.db {}", place.url("backup"));
+    let rows = |sql: &str| {
+        let database = rusqlite::Connection::open(place.path("app.db")).unwrap();
+        database.execute_batch(sql).unwrap();
+        database.query_row("SELECT count(*), sum(x) FROM t", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+    };
+    let before: (i64, i64) = rows("PRAGMA journal_mode=WAL; CREATE TABLE t(x); INSERT INTO t VALUES (1), (2)");
+    let ran = place.run(&command);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.stdout.contains("database exists, skipping restore"), "{ran:?}");
+
+    for name in place.names().iter().filter(|name| name.contains("app.db")) {
+        let path = place.path(name);
+        if path.is_dir() { std::fs::remove_dir_all(path).unwrap() } else { std::fs::remove_file(path).unwrap() }
+    }
+    let ran = place.run(&command);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.stdout.contains("restore completed"), "{ran:?}");
+    assert_eq!(rows(""), before);
+
+    // An empty replica is a fresh start, an unusable one is not.
+    let fresh = place.run(&format!("replicate -once -restore-if-db-not-exists new.db {}", place.url("nowhere")));
+    assert!(fresh.stdout.contains("no backup found, starting fresh"), "{fresh:?}");
+    let segment = place.path(&format!("r/ltx/0/{}.ltx", range(1, 1)));
+    std::fs::write(segment, b"not a segment").unwrap();
+    let ran = place.run("replicate -once -restore-if-db-not-exists other.db @r");
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(!place.path("other.db").exists());
+}
