@@ -94,7 +94,7 @@ enum Reached {
 impl Live {
     /// Looks at the log and does what is due: capture, then checkpoint.
     pub(super) fn look(&mut self, now: Instant, wall: SystemTime) -> Result<Looked, Error> {
-        let unchecked = self.check_identity(now)?;
+        self.check_identity(now)?;
         let view = self.guard.view()?;
         let pending = self.notice(&view, now, wall)?;
         match self.checkpoint_due(&view, now) {
@@ -105,7 +105,7 @@ impl Live {
                     self.capture(wall)?;
                     return self.look_again(now);
                 }
-                Ok(Looked { again: [again, at, unchecked].into_iter().flatten().min() })
+                Ok(Looked { again: [again, at].into_iter().flatten().min() })
             }
             due => {
                 self.checkpoint(now, wall, due == Due::Shrink)?;
@@ -501,11 +501,15 @@ impl Live {
         Err(last.expect("tried at least once").into())
     }
 
-    /// F50 to F52: what the paths name must be what is open. Gives the time to
-    /// look again when it was looked at a moment ago.
-    fn check_identity(&mut self, now: Instant) -> Result<Option<Instant>, Error> {
-        if let Some(next) = self.activity.identity_checked.map(|at| at + IDENTITY_EVERY).filter(|at| now < *at) {
-            return Ok(Some(next));
+    /// Something happened to the files: the next look compares them with the paths.
+    pub(super) fn doubt_identity(&mut self) {
+        self.activity.identity_checked = None;
+    }
+
+    /// F50 to F52: what the paths name must be what is open.
+    fn check_identity(&mut self, now: Instant) -> Result<(), Error> {
+        if self.activity.identity_checked.is_some_and(|at| now < at + IDENTITY_EVERY) {
+            return Ok(());
         }
         self.activity.identity_checked = Some(now);
         let identity = self.map.state().identity;
@@ -526,7 +530,7 @@ impl Live {
         if !self.guard.holds_transaction() {
             return Err(Error::Lost(Lost::UnseenRestart));
         }
-        Ok(None)
+        Ok(())
     }
 }
 

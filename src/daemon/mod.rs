@@ -236,6 +236,9 @@ impl Shared {
         let entry = &self.databases[index];
         let mut database = entry.lock();
         let watched = self.watch.disarm_fired(&entry.log_path);
+        if watched == Watched::Fired {
+            database.files_changed();
+        }
         let mut stepped = self.step_once(index, &mut database);
         let found_something = stepped.again.is_some_and(|at| at <= Instant::now() + NEAR);
         Self::judge_events(entry, watched, found_something);
