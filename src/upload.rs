@@ -142,7 +142,7 @@ pub struct Uploader {
     /// An object whose fate is not known: it is sent again unchanged.
     unresolved: Option<Prepared>,
     /// What this value itself wrote last.
-    wrote: Option<(Txid, Generation)>,
+    wrote: Option<Txid>,
     fenced: bool,
 }
 
@@ -276,7 +276,7 @@ impl Uploader {
         // Whatever goes wrong, the next look tells what arrived: a base is not read a second time in the same state.
         (self.opened, self.unresolved) = (None, None);
         self.put_complete(&base, Level::L0, TxidRange::single(txid)).await?;
-        self.wrote = self.history.map(|generation| (txid, generation));
+        self.wrote = Some(txid);
         if broken {
             let all = TxidRange::new(Txid::FIRST, txid).expect("the first TXID is the lowest");
             self.put_complete(&base, Level::SNAPSHOT, all).await?;
@@ -324,7 +324,7 @@ impl Uploader {
     }
 
     fn confirm(&mut self, txid: Txid, seq: Seq, timestamp: Timestamp) {
-        self.wrote = self.history.map(|generation| (txid, generation));
+        self.wrote = Some(txid);
         let confirmed = Some(Confirmed { txid, seq, timestamp });
         self.opened = Some(Opened { position: Some(txid), whole: true, confirmed });
     }
@@ -343,7 +343,6 @@ impl Uploader {
             Some(segment) => Some(self.replica.read_header(segment).await?),
             None => None,
         };
-        self.still_alone(position, header.as_ref())?;
         let ours: Option<Checksum> =
             header.filter(|h| h.generation == Some(generation)).and_then(|h| h.proof).map(|proof| proof.after);
         let confirmed = ours.and_then(|checksum| spool.find(generation, checksum)).map(|seq| Confirmed {
@@ -352,15 +351,17 @@ impl Uploader {
             timestamp: header.map_or(Timestamp::from_millis(0), |h| h.timestamp),
         });
         if confirmed.is_none() {
-            let foreign = header.is_none_or(|h| h.generation != Some(generation));
-            if foreign && self.replica.generations(&listing).await?.iter().any(|run| run.generation == Some(generation))
-            {
+            self.still_alone(position, header.as_ref())?;
+            let written_by = header.and_then(|h| h.generation);
+            // Our own name on something that we do not know is a copy of this machine's state at work. Our name before
+            // another one is an older part of this history. A name is never taken up again.
+            if written_by == Some(generation) || self.has_written(&listing, generation).await? {
                 return Ok(None);
             }
             tracing::info!(
                 replica = self.replica.name(),
                 position = position.to_string(),
-                written_by = header.and_then(|h| h.generation).map_or("another program".to_owned(), |g| g.to_string()),
+                written_by = written_by.map_or("another program".to_owned(), |g| g.to_string()),
                 "the replica ends with a state that this machine does not know: continuing above it with a base"
             );
         }
@@ -369,12 +370,15 @@ impl Uploader {
 }
 
 impl Uploader {
+    async fn has_written(&self, listing: &Listing, generation: Generation) -> Result<bool, Error> {
+        let runs = self.replica.generations(listing).await?;
+        Ok(runs.iter().any(|run| run.generation == Some(generation)))
+    }
+
     /// Whoever has written once goes on only after what it wrote itself: if
     /// something else follows, another writer has taken over.
     fn still_alone(&self, position: Txid, newest: Option<&ltx::Header>) -> Result<(), Error> {
-        let Some((txid, generation)) = self.wrote else { return Ok(()) };
-        let theirs = newest.and_then(|h| h.generation);
-        if position <= txid || theirs == Some(generation) || theirs == self.history {
+        if self.wrote.is_none_or(|txid| position <= txid) {
             return Ok(());
         }
         let txids = TxidRange::single(position);
@@ -383,7 +387,7 @@ impl Uploader {
             key: self.replica.key(Level::L0, txids),
             txids,
             ours: self.history,
-            theirs,
+            theirs: newest.and_then(|h| h.generation),
             written: newest.map_or(Timestamp::from_millis(0), |h| h.timestamp),
         }))
     }
@@ -461,6 +465,117 @@ mod tests {
         match next(Some(seq(1)), |_| Pending::Segments(segments), max) {
             Next::Ship(segments) => segments.len(),
             other => panic!("{other:?}"),
+        }
+    }
+
+    fn generation() -> Generation {
+        Generation::new(7).unwrap()
+    }
+
+    fn sum(n: u64) -> Checksum {
+        Checksum::from_crc(n)
+    }
+
+    fn header(txid: u64, before: Option<Checksum>, after: Checksum) -> ltx::Header {
+        ltx::Header {
+            page_size: PageSize::new(512).unwrap(),
+            commit: 1,
+            txids: TxidRange::single(Txid::new(txid).unwrap()),
+            timestamp: Timestamp::from_millis(0),
+            wal: None,
+            generation: Some(generation()),
+            proof: Some(ltx::Proof { before, after }),
+        }
+    }
+
+    fn encoded(header: ltx::Header, fill: u8) -> Vec<u8> {
+        let mut encoder = ltx::Encoder::new(Vec::new(), header, Encoding::Block).unwrap();
+        encoder.page(crate::types::Pgno::FIRST, &[fill; 512]).unwrap();
+        encoder.finish().unwrap().0
+    }
+
+    /// A spool that began at checksum 1 and holds the batches 2 to `last`; batch n leads to checksum n.
+    fn spool(dir: &std::path::Path, last: u64) -> Arc<Spool> {
+        let spool = Spool::open(dir, None, 0o700).unwrap().0;
+        spool.restart(crate::spool::Point { seq: seq(1), checksum: sum(1) }).unwrap();
+        for n in 2..=last {
+            add(&spool, n);
+        }
+        Arc::new(spool)
+    }
+
+    fn add(spool: &Spool, n: u64) {
+        let header = header(n, Some(sum(n - 1)), sum(n));
+        let bytes = encoded(header, 1);
+        let mut draft = spool.draft(seq(n), 0o600).unwrap();
+        draft.append(&bytes).unwrap();
+        spool.publish(draft, Spooled { seq: seq(n), size: bytes.len() as u64, header }).unwrap();
+    }
+
+    fn replica(storage: &Arc<crate::storage::MemoryStorage>) -> Arc<Replica> {
+        let layout = crate::replica::Layout::Decimal;
+        Arc::new(Replica::new("r".to_owned(), storage.clone(), crate::storage::Key::ROOT, layout))
+    }
+
+    async fn put(replica: &Replica, header: ltx::Header, fill: u8) {
+        let body = Body::from(encoded(header, fill));
+        replica.put_segment(Level::L0, header.txids, body, header.timestamp).await.unwrap();
+    }
+
+    async fn names(replica: &Replica) -> Vec<u64> {
+        replica.list(Level::L0).await.unwrap().iter().map(|s| s.txids.max().get()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_ends_with_a_known_state_is_continued_without_a_base() {
+        let dir = tempfile::tempdir().unwrap();
+        let (storage, spool) = (Arc::default(), spool(dir.path(), 4));
+        let replica = replica(&storage);
+        put(&replica, header(1, None, sum(2)), 9).await;
+        let mut uploader = Uploader::new(replica.clone(), Encoding::Block, 0);
+        assert_eq!(uploader.advance(&spool, generation()).await.unwrap(), Advanced::Shipped);
+        assert_eq!(uploader.advance(&spool, generation()).await.unwrap(), Advanced::UpToDate);
+        assert_eq!(names(&replica).await, [1, 2], "batches 3 and 4 went up as one");
+        assert_eq!(uploader.confirmed().unwrap().seq, seq(4));
+    }
+
+    /// A copy of this machine's disk went on under the same name.
+    #[tokio::test]
+    async fn a_name_that_somebody_else_used_is_not_used_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (storage, spool) = (Arc::default(), spool(dir.path(), 2));
+        let replica = replica(&storage);
+        put(&replica, header(1, None, sum(2)), 9).await;
+        put(&replica, header(2, Some(sum(2)), sum(99)), 9).await;
+        let mut uploader = Uploader::new(replica.clone(), Encoding::Block, 0);
+        assert_eq!(uploader.advance(&spool, generation()).await.unwrap(), Advanced::TakenOver);
+        let renamed = Generation::new(8).unwrap();
+        assert_eq!(uploader.advance(&spool, renamed).await.unwrap(), Advanced::NeedsBase);
+    }
+
+    /// F62: the older writer stops at its first conflicting write, whatever the
+    /// other one is called, and leaves what is there as it is.
+    #[tokio::test]
+    async fn a_writer_that_was_overtaken_is_fenced() {
+        for same_name in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let (storage, spool) = (Arc::default(), spool(dir.path(), 3));
+            let replica = replica(&storage);
+            put(&replica, header(1, None, sum(2)), 9).await;
+            let mut uploader = Uploader::new(replica.clone(), Encoding::Block, 0);
+            assert_eq!(uploader.advance(&spool, generation()).await.unwrap(), Advanced::Shipped);
+            let other = if same_name { generation() } else { Generation::new(5).unwrap() };
+            put(&replica, ltx::Header { generation: Some(other), ..header(3, None, sum(77)) }, 9).await;
+            add(&spool, 4);
+            let error = uploader.advance(&spool, generation()).await.unwrap_err();
+            assert!(matches!(error, Error::Fenced(_)), "{error}");
+            assert!(uploader.is_fenced());
+            // The same when it looks again for another reason.
+            let mut again = Uploader::new(replica.clone(), Encoding::Block, 0);
+            again.wrote = Txid::new(2);
+            let error = again.advance(&spool, generation()).await.unwrap_err();
+            assert!(matches!(error, Error::Fenced(_)), "{error}");
+            assert_eq!(names(&replica).await, [1, 2, 3]);
         }
     }
 
