@@ -243,16 +243,21 @@ impl Spool {
         if segments.is_empty() { Pending::None } else { Pending::Segments(segments) }
     }
 
-    /// The newest batch after which the database had this checksum, among those
+    /// The oldest batch after which the database had this checksum, among those
     /// from which the spool can continue.
+    ///
+    /// The oldest, because a batch can leave the checksum as it was: the checksum
+    /// of a database is linear, and equal changes to two pages cancel out. Shipping
+    /// such a batch twice does no harm; leaving it out would.
     pub fn find(&self, generation: Generation, checksum: Checksum) -> Option<Seq> {
         let inner = self.lock();
-        let segment =
-            inner.segments.values().rev().find(|s| {
-                s.header.generation == Some(generation) && s.proof().is_some_and(|(_, after)| after == checksum)
-            });
-        let floor = || inner.floor.filter(|f| f.checksum == checksum).map(|f| f.seq);
-        segment.map(|s| s.seq).or_else(floor)
+        if let Some(floor) = inner.floor.filter(|f| f.checksum == checksum) {
+            return Some(floor.seq);
+        }
+        let matches = |s: &&Spooled| {
+            s.header.generation == Some(generation) && s.proof().is_some_and(|(_, after)| after == checksum)
+        };
+        inner.segments.values().find(matches).map(|s| s.seq)
     }
 
     /// The newest batch that is here or has been.
@@ -379,6 +384,10 @@ mod tests {
 
     /// Batch `seq` leads from checksum `seq - 1` to checksum `seq`.
     fn add(spool: &Spool, seq: u64) -> usize {
+        add_between(spool, seq, sum(seq - 1), sum(seq))
+    }
+
+    fn add_between(spool: &Spool, seq: u64, before: Checksum, after: Checksum) -> usize {
         let seq = Seq::new(seq).unwrap();
         let header = ltx::Header {
             page_size: PageSize::new(512).unwrap(),
@@ -387,7 +396,7 @@ mod tests {
             timestamp: Timestamp::from_millis(0),
             wal: None,
             generation: Some(generation()),
-            proof: Some(ltx::Proof { before: Some(sum(seq.get() - 1)), after: sum(seq.get()) }),
+            proof: Some(ltx::Proof { before: Some(before), after }),
         };
         let draft = spool.draft(seq, 0o600).unwrap();
         let mut encoder = ltx::Encoder::new(draft, header, ltx::Encoding::Block).unwrap();
@@ -430,6 +439,19 @@ mod tests {
         assert_eq!(spool.find(generation(), sum(3)), Seq::new(3));
         assert_eq!(spool.find(generation(), sum(1)), Seq::new(1), "the floor counts");
         assert_eq!(spool.find(generation(), sum(8)), None);
+    }
+
+    #[test]
+    fn a_batch_that_leaves_the_checksum_alone_is_not_taken_for_shipped() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = open(dir.path());
+        spool.restart(Point { seq: Seq::FIRST, checksum: sum(1) }).unwrap();
+        for (seq, before, after) in [(2, 1, 7), (3, 7, 7), (4, 7, 8)] {
+            add_between(&spool, seq, sum(before), sum(after));
+        }
+        assert_eq!(spool.find(generation(), sum(7)), Seq::new(2));
+        assert_eq!(spool.find(generation(), sum(1)), Seq::new(1));
+        assert_eq!(spool.find(generation(), sum(8)), Seq::new(4));
     }
 
     /// F60: a missing or damaged file cuts off what came before it, and only that.
