@@ -13,7 +13,7 @@ use super::options::{Job as What, ReplicateOptions};
 use super::settings::Context;
 use crate::capture::connection;
 use crate::config::{Config, Database};
-use crate::daemon::{Daemon, Unconfirmed};
+use crate::daemon::{Daemon, Settings, Unconfirmed};
 use crate::status::{DatabaseFacts, Health};
 
 /// Threads for uploads and timers; the blocking work has its own.
@@ -27,7 +27,7 @@ pub(crate) fn run(options: &ReplicateOptions, context: &Context) -> Result<(), C
         What::Config(flags) => context.config(flags)?,
         What::Direct { database, urls } => Config::direct(database, urls, &context.environment()?)?,
     };
-    context.start_log(config.logging.clone(), options.log_level.as_deref(), &config.warnings)?;
+    context.start_log(config.logging, options.log_level.as_deref(), &config.warnings)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), sqlite = rusqlite::version(), "{}", context.program);
     if options.trace_given {
         tracing::warn!("flag -trace has no effect any more: use -log-level trace");
@@ -70,17 +70,17 @@ async fn replicate(options: &ReplicateOptions, config: &Config, databases: &[Dat
             }
             tracing::info!(
                 db = database.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-                path = database.path.display().to_string(),
-                r#type = to.replica.kind(),
                 name = settings.name,
-                location = settings.backend.location(),
-                sync_interval = format!("{:?}", settings.sync_interval),
+                r#type = to.replica.kind(),
+                "sync-interval" = ?settings.sync_interval,
+                path = settings.backend.location(),
                 "replicating to"
             );
         }
     }
     let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
-    let daemon = Daemon::start(jobs, workers);
+    let settings = Settings { workers, stopping_retry: config.global.shutdown_sync_interval };
+    let daemon = Daemon::start(jobs, settings);
     let once = match options.once {
         true => tokio::select! {
             outcome = synced_once(&daemon) => outcome,

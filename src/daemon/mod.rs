@@ -51,6 +51,21 @@ pub struct Destination {
     pub max_segments: usize,
 }
 
+/// How the daemon as a whole behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Threads that capture; at least one.
+    pub workers: usize,
+    /// The pause between tries of a failed upload while stopping.
+    pub stopping_retry: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { workers: 2, stopping_retry: Duration::from_millis(500) }
+    }
+}
+
 /// What is only on this machine at the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unconfirmed {
@@ -84,6 +99,7 @@ struct Shared {
     watch: Watch,
     runtime: tokio::runtime::Handle,
     stopping: signal::Sender<bool>,
+    stopping_retry: Duration,
 }
 
 struct Entry {
@@ -121,7 +137,7 @@ impl Events {
 
 impl Daemon {
     /// Starts following and shipping. Needs a tokio runtime.
-    pub fn start(jobs: Vec<Job>, workers: usize) -> Self {
+    pub fn start(jobs: Vec<Job>, settings: Settings) -> Self {
         let followed = Followed::default();
         let facts = jobs.iter().map(|job| DatabaseFacts {
             path: job.capture.path.clone(),
@@ -142,6 +158,7 @@ impl Daemon {
             clock: Clock::default(),
             runtime: tokio::runtime::Handle::current(),
             stopping: signal::Sender::new(false),
+            stopping_retry: settings.stopping_retry,
             databases,
         });
         (0..shared.databases.len()).for_each(|database| shared.queue.push(database));
@@ -150,7 +167,7 @@ impl Daemon {
                 shared.queue.push(database);
             }
         })];
-        threads.extend((0..workers.max(1)).map(|n| {
+        threads.extend((0..settings.workers.max(1)).map(|n| {
             spawn(&format!("capture-{n}"), &shared, |shared| {
                 while let Some(database) = shared.queue.pop() {
                     Shared::step(shared, database);
@@ -236,6 +253,9 @@ impl Shared {
         let entry = &self.databases[index];
         let mut database = entry.lock();
         let watched = self.watch.disarm_fired(&entry.log_path);
+        if watched == Watched::Fired {
+            database.files_changed();
+        }
         let mut stepped = self.step_once(index, &mut database);
         let found_something = stepped.again.is_some_and(|at| at <= Instant::now() + NEAR);
         Self::judge_events(entry, watched, found_something);

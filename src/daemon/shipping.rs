@@ -191,7 +191,7 @@ impl Shipping {
         }
         let wait = RETRY_MIN.saturating_mul(1 << (failures - 1).min(8)).min(RETRY_MAX);
         if *shared.stopping.borrow() {
-            tokio::time::sleep(wait.min(RETRY_MIN)).await;
+            tokio::time::sleep(shared.stopping_retry).await;
         } else {
             wait_until(shared, Instant::now() + wait).await;
         }

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod capture;
+mod cli;
+mod docs;
 #[cfg(feature = "failpoints")]
 mod durable;
 mod elsewhere;
@@ -26,4 +28,7 @@ mod pretend;
 mod replica;
 mod restore;
 mod storage;
+mod takeover;
+mod tidy;
+mod torture;
 mod wal;
