@@ -73,6 +73,8 @@ pub struct Stepped {
 pub struct Counters {
     /// The longest time that writers were kept waiting.
     pub longest_barrier: Duration,
+    /// How often writers were kept waiting.
+    pub barriers: u64,
     /// Complete checkpoints.
     pub seals: u64,
     /// Continuations by comparison.
@@ -138,6 +140,7 @@ impl Database {
         let now = self.live.as_ref().map(|l| &l.activity);
         Counters {
             longest_barrier: self.past.longest_barrier.max(now.map_or(Duration::ZERO, |a| a.longest_barrier)),
+            barriers: self.past.barriers + now.map_or(0, |a| a.barriers),
             seals: self.past.seals + now.map_or(0, |a| a.seals),
             resyncs: self.past.resyncs + now.map_or(0, |a| a.resyncs),
         }

@@ -6,6 +6,14 @@ mod cli;
 mod docs;
 #[cfg(feature = "failpoints")]
 mod durable;
+mod elsewhere;
+mod failures_base;
+mod failures_capture;
+mod failures_checkpoint;
+mod failures_guard;
+mod failures_idle;
+#[cfg(feature = "failpoints")]
+mod failures_injected;
 mod fault;
 mod file_storage;
 mod fuzz;
@@ -14,7 +22,9 @@ mod history;
 mod image;
 mod interop_ltx;
 mod interop_replica;
+mod no_footprint;
 mod pipeline;
+mod pretend;
 mod replica;
 mod restore;
 mod storage;
