@@ -4,6 +4,8 @@
 mod capture;
 #[cfg(feature = "failpoints")]
 mod durable;
+mod failures_life;
+mod failures_remote;
 mod fault;
 mod file_storage;
 mod fuzz;
@@ -15,5 +17,6 @@ mod interop_replica;
 mod pipeline;
 mod replica;
 mod restore;
+mod running;
 mod storage;
 mod wal;
