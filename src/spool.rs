@@ -390,7 +390,7 @@ mod tests {
             proof: Some(ltx::Proof { before: Some(sum(seq.get() - 1)), after: sum(seq.get()) }),
         };
         let draft = spool.draft(seq, 0o600).unwrap();
-        let mut encoder = ltx::Encoder::new(draft, header.clone(), ltx::Encoding::Block).unwrap();
+        let mut encoder = ltx::Encoder::new(draft, header, ltx::Encoding::Block).unwrap();
         encoder.page(Pgno::FIRST, &[7; 512]).unwrap();
         let (draft, done) = encoder.finish().unwrap();
         spool.publish(draft, Spooled { seq, size: done.size, header }).unwrap()

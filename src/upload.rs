@@ -141,6 +141,8 @@ pub struct Uploader {
     opened: Option<Opened>,
     /// An object whose fate is not known: it is sent again unchanged.
     unresolved: Option<Prepared>,
+    /// What this value itself wrote last.
+    wrote: Option<(Txid, Generation)>,
     fenced: bool,
 }
 
@@ -179,7 +181,16 @@ impl Uploader {
     /// `max_segments` = 0 means as many as the program's own bound allows.
     pub fn new(replica: Arc<Replica>, encoding: Encoding, max_segments: usize) -> Self {
         let max_segments = if max_segments == 0 { BATCH_SEGMENTS } else { max_segments.min(BATCH_SEGMENTS) };
-        Self { replica, encoding, max_segments, history: None, opened: None, unresolved: None, fenced: false }
+        Self {
+            replica,
+            encoding,
+            max_segments,
+            history: None,
+            opened: None,
+            unresolved: None,
+            wrote: None,
+            fenced: false,
+        }
     }
 
     /// The replica.
@@ -206,9 +217,13 @@ impl Uploader {
             (self.history, self.opened, self.unresolved) = (Some(generation), None, None);
         }
         if self.opened.is_none() {
-            match self.open(spool, generation).await? {
-                Some(opened) => self.opened = Some(opened),
-                None => return Ok(Advanced::TakenOver),
+            match self.open(spool, generation).await {
+                Ok(Some(opened)) => self.opened = Some(opened),
+                Ok(None) => return Ok(Advanced::TakenOver),
+                Err(error) => {
+                    self.fenced |= matches!(error, Error::Fenced(_));
+                    return Err(error);
+                }
             }
         }
         if self.unresolved.is_none() {
@@ -258,8 +273,10 @@ impl Uploader {
         };
         let txid = Txid::after(opened.position);
         let broken = opened.position.is_some() && !opened.whole;
-        self.unresolved = None;
+        // Whatever goes wrong, the next look tells what arrived: a base is not read a second time in the same state.
+        (self.opened, self.unresolved) = (None, None);
         self.put_complete(&base, Level::L0, TxidRange::single(txid)).await?;
+        self.wrote = self.history.map(|generation| (txid, generation));
         if broken {
             let all = TxidRange::new(Txid::FIRST, txid).expect("the first TXID is the lowest");
             self.put_complete(&base, Level::SNAPSHOT, all).await?;
@@ -307,6 +324,7 @@ impl Uploader {
     }
 
     fn confirm(&mut self, txid: Txid, seq: Seq, timestamp: Timestamp) {
+        self.wrote = self.history.map(|generation| (txid, generation));
         let confirmed = Some(Confirmed { txid, seq, timestamp });
         self.opened = Some(Opened { position: Some(txid), whole: true, confirmed });
     }
@@ -325,6 +343,7 @@ impl Uploader {
             Some(segment) => Some(self.replica.read_header(segment).await?),
             None => None,
         };
+        self.still_alone(position, header.as_ref())?;
         let ours: Option<Checksum> =
             header.filter(|h| h.generation == Some(generation)).and_then(|h| h.proof).map(|proof| proof.after);
         let confirmed = ours.and_then(|checksum| spool.find(generation, checksum)).map(|seq| Confirmed {
@@ -346,6 +365,27 @@ impl Uploader {
             );
         }
         Ok(Some(Opened { position: Some(position), whole, confirmed }))
+    }
+}
+
+impl Uploader {
+    /// Whoever has written once goes on only after what it wrote itself: if
+    /// something else follows, another writer has taken over.
+    fn still_alone(&self, position: Txid, newest: Option<&ltx::Header>) -> Result<(), Error> {
+        let Some((txid, generation)) = self.wrote else { return Ok(()) };
+        let theirs = newest.and_then(|h| h.generation);
+        if position <= txid || theirs == Some(generation) || theirs == self.history {
+            return Ok(());
+        }
+        let txids = TxidRange::single(position);
+        Err(Error::Fenced(PutError::Fenced {
+            replica: self.replica.name().to_owned(),
+            key: self.replica.key(Level::L0, txids),
+            txids,
+            ours: self.history,
+            theirs,
+            written: newest.map_or(Timestamp::from_millis(0), |h| h.timestamp),
+        }))
     }
 }
 

@@ -13,6 +13,9 @@ use super::plan::Lost;
 use crate::types::{Chain, FRAME_HEADER_SIZE, PageSize, Pgno, Salts, WAL_HEADER_SIZE, frame_end, frame_offset};
 use crate::wal::{FrameHeader, Scanner, WalHeader};
 
+const FRAME_HEADER_LEN: usize = 24;
+const WAL_HEADER_LEN: usize = 32;
+const _: () = assert!(FRAME_HEADER_LEN as u64 == FRAME_HEADER_SIZE && WAL_HEADER_LEN as u64 == WAL_HEADER_SIZE);
 /// Frames are read this many bytes at a time.
 const CHUNK: usize = 1 << 20;
 /// A window up to this size is kept in memory, so its pages are read only once.
@@ -58,7 +61,7 @@ impl Window {
         match &self.memory {
             Some((first, bytes)) => {
                 let size = log.frame_size();
-                let start = (frame - first) as usize * size + FRAME_HEADER_SIZE as usize;
+                let start = (frame - first) as usize * size + FRAME_HEADER_LEN;
                 page.clear();
                 page.extend_from_slice(&bytes[start..start + log.page_size.bytes()]);
                 Ok(())
@@ -94,7 +97,7 @@ impl LogFile {
     }
 
     fn frame_size(&self) -> usize {
-        FRAME_HEADER_SIZE as usize + self.page_size.bytes()
+        FRAME_HEADER_LEN + self.page_size.bytes()
     }
 
     /// Whole frames that fit in the file, whether valid or not.
@@ -106,7 +109,7 @@ impl LogFile {
     /// The log's header, if it is one that SQLite would accept, belongs to this
     /// run and has the database's page size.
     pub(super) fn header(&self, salts: Salts) -> io::Result<Option<WalHeader>> {
-        let mut bytes = [0u8; WAL_HEADER_SIZE as usize];
+        let mut bytes = [0u8; WAL_HEADER_LEN];
         if !read_exact(&self.file, &mut bytes, 0)? {
             return Ok(None);
         }
@@ -115,7 +118,7 @@ impl LogFile {
 
     /// The salts and running checksum stored with a frame.
     pub(super) fn frame_proof(&self, frame: u32) -> io::Result<Option<(Salts, Chain)>> {
-        let mut bytes = [0u8; FRAME_HEADER_SIZE as usize];
+        let mut bytes = [0u8; FRAME_HEADER_LEN];
         let found = read_exact(&self.file, &mut bytes, frame_offset(frame, self.page_size))?;
         Ok(found.then(|| FrameHeader::parse(&bytes)).map(|h| (h.salts, h.chain)))
     }

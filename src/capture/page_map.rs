@@ -29,6 +29,7 @@ const ENTRIES: u64 = 2 * SLOT;
 const ENTRY: u64 = 8;
 /// Entries read at once when all of them are looked at: 64 KiB.
 const BLOCK: usize = 8192;
+const BLOCK_PAGES: u32 = 8192;
 /// Changed entries closer together than this are written in one piece.
 const NEAR: u32 = 512;
 
@@ -230,7 +231,7 @@ impl PageMap {
         let mut total = RollingChecksum::default();
         let mut first = 1u32;
         while first <= self.state.page_count {
-            let count = (BLOCK as u32).min(self.state.page_count - first + 1);
+            let count = BLOCK_PAGES.min(self.state.page_count - first + 1);
             let start = Pgno::new(first).expect("counts from 1");
             self.read(start, count as usize)?.into_iter().flatten().for_each(|entry| total.toggle(entry));
             let Some(next) = first.checked_add(count) else { break };
@@ -410,13 +411,13 @@ mod tests {
         drop(fresh(dir.path(), &[1, 2, 3]));
         let path = dir.path().join("pagemap");
         let good = std::fs::read(&path).unwrap();
-        for at in (0..STATE_SIZE).chain(ENTRIES as usize..good.len()) {
+        for at in (0..STATE_SIZE).chain(8192..good.len()) {
             let mut bad = good.clone();
             bad[at] ^= 0x10;
             std::fs::write(&path, &bad).unwrap();
             assert!(reopen(dir.path(), Some(vec![])).is_none(), "byte {at}");
         }
-        for length in [0, 10, STATE_SIZE, ENTRIES as usize, good.len() - 1] {
+        for length in [0, 10, STATE_SIZE, 8192, good.len() - 1] {
             std::fs::write(&path, &good[..length]).unwrap();
             assert!(reopen(dir.path(), Some(vec![])).is_none(), "length {length}");
         }

@@ -52,6 +52,12 @@ fn ltx() -> Command {
         .long_about("The ltx command lists all LTX files available for a database.")
         .args(config_flags())
         .arg(value(
+            "replica",
+            "NAME",
+            "Optional, lists a specific replica.\nDefaults to the first one.",
+            ValueParser::string(),
+        ))
+        .arg(value(
             "level",
             "LEVEL",
             "Compaction level to list (0-9 or \"all\").\nDefaults to 0.",
@@ -145,7 +151,7 @@ fn restore() -> Command {
         .arg(value(
             "parallelism",
             "NUM",
-            "How many requests to the replica may be under way at once.\nDefaults to 8",
+            "How many requests to the replica may be under way at once.\nDefaults to 8, at most 64",
             parser(values::parallelism),
         ))
         .arg(value(

@@ -43,6 +43,15 @@ pub enum CliError {
     /// A room reported an error.
     #[error("{}", chain(.0.as_ref()))]
     Failed(#[source] Box<dyn Error + Send + Sync>),
+    /// A room reported an error, and there is a command that may do better.
+    #[error("{}", chain(.error.as_ref()))]
+    FailedBut {
+        /// The error.
+        #[source]
+        error: Box<dyn Error + Send + Sync>,
+        /// A complete command to try instead.
+        hint: String,
+    },
     /// The command's output could not be written.
     #[error("cannot write the output: {0}")]
     Output(io::Error),
@@ -55,6 +64,11 @@ impl CliError {
     /// Wraps an error of a room.
     pub fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Failed(error.into())
+    }
+
+    /// Wraps an error of a room together with a complete command to try instead.
+    pub fn failed_but(error: impl Into<Box<dyn Error + Send + Sync>>, hint: impl Into<String>) -> Self {
+        Self::FailedBut { error: error.into(), hint: hint.into() }
     }
 
     /// Arguments that make no sense together.
@@ -71,6 +85,7 @@ impl CliError {
     pub(crate) fn hint(&self) -> Option<&str> {
         match self {
             Self::Usage { hint, .. } => hint.as_deref(),
+            Self::FailedBut { hint, .. } => Some(hint),
             _ => None,
         }
     }

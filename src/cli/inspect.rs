@@ -1,10 +1,10 @@
-//! Looking at databases and replicas without changing anything.
+//! `databases`: what the config names.
 
 use serde::Serialize;
 
 use super::error::CliError;
 use super::render::{self, Table};
-use super::{Context, DatabasesOptions, GenerationsOptions, LtxOptions};
+use super::{Context, DatabasesOptions};
 use crate::config::{BackendKind, Config};
 
 /// Lists the databases of the config, each with the types of its replicas.
@@ -40,14 +40,4 @@ fn listed(config: &Config) -> Result<Vec<(String, Vec<BackendKind>)>, CliError> 
 
 fn names(kinds: &[BackendKind]) -> String {
     kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(",")
-}
-
-/// Lists generations with their lag and time range.
-pub(crate) fn generations(_options: &GenerationsOptions, _context: &Context) -> Result<(), CliError> {
-    Err(CliError::not_available("generations"))
-}
-
-/// Lists the segments of a replica.
-pub(crate) fn ltx(_options: &LtxOptions, _context: &Context) -> Result<(), CliError> {
-    Err(CliError::not_available("ltx"))
 }

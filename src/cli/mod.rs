@@ -10,6 +10,7 @@ mod error;
 mod flags;
 mod help;
 mod inspect;
+mod listing;
 mod log;
 mod open;
 mod options;
@@ -25,18 +26,22 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
+use tokio::runtime::Runtime;
+
 use commands::Matches;
 use flags::FlagError;
 
 pub use error::CliError;
 pub use options::{
-    ConfigFlags, DatabasesOptions, GenerationsOptions, IntegrityCheck, Job, Levels, LtxOptions, ReplicateOptions,
-    RestoreOptions, Source, Target, VersionOptions,
+    ConfigFlags, DatabasesOptions, GenerationsOptions, Job, Levels, LtxOptions, ReplicateOptions, RestoreOptions,
+    Source, VersionOptions,
 };
 pub use settings::{Context, Subject};
 
 /// Runs the command named by the words of the command line.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _scenario = fail::FailScenario::setup();
     let mut words = words.into_iter();
     let context = Context { program: program_name(words.next()) };
     let outcome = words
@@ -99,8 +104,8 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
     };
     match command_name.as_str() {
         "databases" => inspect::databases(&options::databases(&matches)?, context),
-        "generations" => inspect::generations(&options::generations(&matches, program)?, context),
-        "ltx" => inspect::ltx(&options::ltx(&matches, program)?, context),
+        "generations" => listing::generations(&options::generations(&matches, program)?, context),
+        "ltx" => listing::ltx(&options::ltx(&matches, program)?, context),
         "replicate" => replicate::run(&options::replicate(&matches)?, context),
         "restore" => restore::run(&options::restore(&matches, program)?, context),
         "version" => version::run(VersionOptions { verbose: matches.on("verbose") }),
@@ -112,6 +117,12 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
 /// Commands of Litestream that people may try here.
 const OTHER_COMMANDS: [&str; 10] =
     ["snapshots", "status", "reset", "start", "stop", "info", "list", "register", "unregister", "sync"];
+
+/// What runs requests of commands that are not the daemon.
+fn runtime() -> Result<Runtime, CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.map_err(|error| CliError::failed(format!("cannot start threads: {error}")))
+}
 
 /// The base name of the first word: the binary may be installed as `litestream`.
 fn program_name(word: Option<OsString>) -> String {

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use super::commands::Matches;
 use super::error::CliError;
 use super::values;
-use crate::types::{Timestamp, Txid};
+use crate::restore::{IntegrityCheck, Target};
+use crate::types::Txid;
 
 /// Which config file to read, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,6 +63,8 @@ pub struct LtxOptions {
     pub config: ConfigFlags,
     /// Where to look.
     pub source: Source,
+    /// Only the replica with this name.
+    pub replica: Option<String>,
     /// Which levels.
     pub levels: Levels,
     /// Print JSON.
@@ -97,39 +100,6 @@ pub struct ReplicateOptions {
     pub strict_start: bool,
     /// `-trace` was given: say once that it does nothing.
     pub trace_given: bool,
-}
-
-/// Point in history to restore.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// Everything there is.
-    Latest,
-    /// Up to this transaction, included.
-    Txid(Txid),
-    /// The newest point at or before this time.
-    Time(Timestamp),
-}
-
-/// How thoroughly SQLite looks at the restored database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IntegrityCheck {
-    /// Not at all.
-    None,
-    /// `PRAGMA quick_check`.
-    Quick,
-    /// `PRAGMA integrity_check`.
-    Full,
-}
-
-impl IntegrityCheck {
-    /// The word of the flag, and of the JSON result.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Quick => "quick",
-            Self::Full => "full",
-        }
-    }
 }
 
 /// `restore`.
@@ -218,7 +188,8 @@ pub(crate) fn generations(matches: &Matches, program: &str) -> Result<Generation
 pub(crate) fn ltx(matches: &Matches, program: &str) -> Result<LtxOptions, CliError> {
     let source = source(matches, &format!("{program} ltx /path/to/db"))?;
     let levels = matches.get("level").unwrap_or(Levels::One(0));
-    Ok(LtxOptions { config: config_flags(matches), source, levels, json: matches.on("json") })
+    let replica = matches.text("replica");
+    Ok(LtxOptions { config: config_flags(matches), source, replica, levels, json: matches.on("json") })
 }
 
 pub(crate) fn replicate(matches: &Matches) -> Result<ReplicateOptions, CliError> {
@@ -298,14 +269,14 @@ pub(crate) fn restore(matches: &Matches, program: &str) -> Result<RestoreOptions
 }
 
 /// As in Litestream 0.3, where it counted downloads of WAL files.
-const DEFAULT_PARALLELISM: usize = 8;
+pub(super) const DEFAULT_PARALLELISM: usize = 8;
 
 fn target(matches: &Matches) -> Result<Target, CliError> {
     let txid = matches.get::<TxidLimit>("txid").and_then(|limit| limit.0);
     match (txid, matches.text("timestamp")) {
         (None, None) => Ok(Target::Latest),
         (Some(txid), None) => Ok(Target::Txid(txid)),
-        (None, Some(text)) => values::timestamp(&text).map(Target::Time).ok_or_else(|| {
+        (None, Some(text)) => values::timestamp(&text).map(Target::Timestamp).ok_or_else(|| {
             CliError::usage("invalid -timestamp, must specify in ISO 8601 format (e.g. 2000-01-01T00:00:00Z)")
         }),
         (Some(_), Some(_)) => Err(CliError::usage("cannot specify both -txid and -timestamp: choose one")),

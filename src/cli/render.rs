@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::error::CliError;
+use crate::types::Timestamp;
 
 /// Rows under a header, printed at once.
 pub(crate) struct Table {
@@ -40,6 +41,12 @@ impl Table {
         }
         text
     }
+}
+
+/// A time as tables and JSON show it: RFC 3339 in UTC, whole seconds.
+pub(crate) fn seconds(time: Timestamp) -> String {
+    let millis = time.as_millis();
+    Timestamp::from_millis(millis - millis.rem_euclid(1000)).to_string()
 }
 
 /// The value as pretty JSON with a final newline.
@@ -79,6 +86,12 @@ mod tests {
     #[test]
     fn the_header_is_printed_without_rows() {
         assert_eq!(Table::new(["level", "min_txid", "created"]).text(), "level  min_txid  created\n");
+    }
+
+    #[test]
+    fn times_are_cut_to_seconds() {
+        assert_eq!(seconds(Timestamp::from_millis(1_700_000_000_999)), "2023-11-14T22:13:20Z");
+        assert_eq!(seconds(Timestamp::from_millis(-1)), "1969-12-31T23:59:59Z");
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(crate) fn run(options: &ReplicateOptions, context: &Context) -> Result<(), C
         What::Config(flags) => context.config(flags)?,
         What::Direct { database, urls } => Config::direct(database, urls, &context.environment()?)?,
     };
-    context.start_log(config.logging.clone(), options.log_level.as_deref(), &config.warnings)?;
+    context.start_log(config.logging, options.log_level.as_deref(), &config.warnings)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), sqlite = rusqlite::version(), "{}", context.program);
     if options.trace_given {
         tracing::warn!("flag -trace has no effect any more: use -log-level trace");
@@ -70,11 +70,10 @@ async fn replicate(options: &ReplicateOptions, config: &Config, databases: &[Dat
             }
             tracing::info!(
                 db = database.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-                path = database.path.display().to_string(),
-                r#type = to.replica.kind(),
                 name = settings.name,
-                location = settings.backend.location(),
-                sync_interval = format!("{:?}", settings.sync_interval),
+                r#type = to.replica.kind(),
+                "sync-interval" = ?settings.sync_interval,
+                path = settings.backend.location(),
                 "replicating to"
             );
         }

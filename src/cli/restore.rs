@@ -1,14 +1,305 @@
 //! `restore`: flags to restore options, and what is said about the result.
+//!
+//! Nothing is printed on stdout but the log, and not even that with `-json` or
+//! `-dry-run`. Progress is shown on stderr if that is a terminal.
+
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
 
 use super::error::CliError;
-use super::{Context, RestoreOptions};
+use super::open;
+use super::options::DEFAULT_PARALLELISM;
+use super::render::{self, Table, seconds};
+use super::{Context, RestoreOptions, Source};
+use crate::config::{Database, Logging, Warning, WarningKind};
+use crate::ltx;
+use crate::replica::{Replica, Segment};
+use crate::restore::{
+    Candidate, Evidence, IntegrityCheck, Limits, Options, OutputError, PlanError, Progress, Report, RestoreError,
+    Target, restore, survey,
+};
 
 /// Restores one database.
-pub(crate) fn run(_options: &RestoreOptions, _context: &Context) -> Result<(), CliError> {
-    Err(CliError::not_available("restore"))
+pub(crate) fn run(options: &RestoreOptions, context: &Context) -> Result<(), CliError> {
+    // With a URL, scripts rely on this coming before everything else.
+    if let (Source::Url(_), Some(output)) = (&options.source, &options.output)
+        && is_done_already(options, output)
+    {
+        start_log(options, context, Logging::default(), &[])?;
+        tracing::info!("database already exists, skipping");
+        return Ok(());
+    }
+    let subject = context.subject(&options.source, &options.config)?;
+    start_log(options, context, subject.logging.clone(), &subject.warnings)?;
+    let path = options.output.clone().or(subject.database.as_ref().map(|database| database.path.clone()));
+    let path = path.ok_or_else(|| CliError::usage("output path required"))?;
+    let chosen = subject.named(options.replica.as_deref());
+    let replicas = chosen.map(open::replica).collect::<Result<Vec<_>, _>>()?;
+    if is_done_already(options, &path) {
+        tracing::info!("database already exists, skipping");
+        return Ok(());
+    }
+    if replicas.is_empty() {
+        let names: Vec<&str> = subject.replicas.iter().map(|replica| replica.name.as_str()).collect();
+        let name = options.replica.as_deref().unwrap_or_default();
+        let message = format!("no matching backups found: there is no replica {name:?}, only {}", names.join(", "));
+        return Err(CliError::usage(message));
+    }
+    let command = Command { options, context, path, replicas };
+    super::runtime()?.block_on(command.run())
 }
 
-/// Restores a database whose file is missing before it is replicated.
-pub(super) async fn if_missing(_database: &crate::config::Database) -> Result<(), CliError> {
-    Err(CliError::not_available("restore-if-db-not-exists"))
+/// Before a database is replicated: restores it if its file is missing and a
+/// replica has it. Having no backup yet is no failure; anything else is, because
+/// an application that starts with an empty database where there was one is worse
+/// than one that does not start.
+pub(super) async fn if_missing(database: &Database) -> Result<(), CliError> {
+    let path = database.path.display().to_string();
+    if database.path.symlink_metadata().is_ok() {
+        tracing::info!(path, "database exists, skipping restore");
+        return Ok(());
+    }
+    tracing::info!(path, "attempting restore before replication");
+    let replicas = database.replicas.iter().map(open::replica).collect::<Result<Vec<_>, _>>()?;
+    let options = Options {
+        target: Target::Latest,
+        overwrite: false,
+        parallelism: DEFAULT_PARALLELISM,
+        limits: Limits::default(),
+        integrity_check: IntegrityCheck::None,
+    };
+    match restore(&replicas, &database.path, &options, &Arc::new(Progress::default())).await {
+        Ok(report) => {
+            let replica = report.candidate.replica.name();
+            tracing::info!(path, replica, txid = %report.candidate.plan.end(), "restore completed");
+            Ok(())
+        }
+        Err(RestoreError::Plan(PlanError::NoBackup)) => {
+            tracing::info!(path, "no backup found, starting fresh");
+            Ok(())
+        }
+        Err(error) => Err(CliError::failed(error)),
+    }
+}
+
+/// "Exists" means any kind of thing, an empty file or a directory too.
+fn is_done_already(options: &RestoreOptions, output: &Path) -> bool {
+    options.if_db_not_exists && output.symlink_metadata().is_ok()
+}
+
+/// Keys without effect concern the daemon and are not mentioned.
+fn start_log(
+    options: &RestoreOptions,
+    context: &Context,
+    logging: Logging,
+    warnings: &[Warning],
+) -> Result<(), CliError> {
+    // What is printed on stdout is then for a program to read.
+    let logging = Logging { stderr: logging.stderr || options.json || options.dry_run, ..logging };
+    let level = options.verbose.then_some("debug");
+    let warnings: Vec<Warning> =
+        warnings.iter().filter(|warning| warning.kind != WarningKind::NoEffect).cloned().collect();
+    context.start_log(logging, level, &warnings)
+}
+
+struct Command<'a> {
+    options: &'a RestoreOptions,
+    context: &'a Context,
+    path: PathBuf,
+    replicas: Vec<Replica>,
+}
+
+impl Command<'_> {
+    async fn run(&self) -> Result<(), CliError> {
+        if self.options.dry_run {
+            let candidates = survey(&self.replicas, self.options.target).await.map_err(|error| self.explain(error))?;
+            return self.print_plan(&candidates[0]);
+        }
+        let started = Instant::now();
+        let progress = Arc::new(Progress::default());
+        let options = Options {
+            target: self.options.target,
+            overwrite: self.options.force,
+            parallelism: self.options.parallelism,
+            limits: Limits::default(),
+            integrity_check: self.options.integrity_check,
+        };
+        let restoring = restore(&self.replicas, &self.path, &options, &progress);
+        match shown(restoring, &progress, self.options.json).await {
+            Ok(report) => self.report(&report, started.elapsed()),
+            Err(RestoreError::Plan(PlanError::NoBackup)) if self.options.if_replica_exists => {
+                tracing::info!("no matching backups found");
+                Ok(())
+            }
+            Err(error) => Err(self.explain(error)),
+        }
+    }
+
+    fn report(&self, report: &Report, elapsed: Duration) -> Result<(), CliError> {
+        #[derive(Serialize)]
+        struct Summary {
+            db_path: String,
+            replica: &'static str,
+            txid: String,
+            duration_ms: u128,
+            integrity_check: &'static str,
+        }
+        let Candidate { replica, plan, time } = &report.candidate;
+        let checked = match report.evidence {
+            Evidence::Database => "database checksum",
+            Evidence::Files => "file checksums",
+        };
+        tracing::info!(
+            path = %self.path.display(), replica = replica.name(), txid = %plan.end(), time = %time, checked,
+            "database restored"
+        );
+        let how = self.options.integrity_check.name();
+        if how != "none" {
+            tracing::info!(mode = how, "post-restore integrity check passed");
+        }
+        if !self.options.json {
+            return Ok(());
+        }
+        render::print(&render::json(&Summary {
+            db_path: self.path.display().to_string(),
+            replica: replica.kind(),
+            txid: plan.end().to_string(),
+            duration_ms: elapsed.as_millis(),
+            integrity_check: how,
+        })?)
+    }
+
+    fn print_plan(&self, candidate: &Candidate) -> Result<(), CliError> {
+        let plan = DryRun {
+            source: self.source(),
+            target_path: self.path.display().to_string(),
+            replica: candidate.replica.kind(),
+            min_txid: candidate.plan.segments()[0].txids.min().to_string(),
+            max_txid: candidate.plan.end().to_string(),
+            files: candidate.plan.segments().iter().map(PlannedFile::from).collect(),
+        };
+        render::print(&if self.options.json { render::json(&plan)? } else { plan.text() })
+    }
+
+    fn source(&self) -> String {
+        match &self.options.source {
+            Source::Database(path) => path.display().to_string(),
+            Source::Url(url) => url.clone(),
+        }
+    }
+
+    /// What the person at the terminal can do about it.
+    fn explain(&self, error: RestoreError) -> CliError {
+        match &error {
+            RestoreError::Output(OutputError::Exists(_) | OutputError::Sidecar(_)) => {
+                CliError::usage(format!("{error}. Use -force to overwrite"))
+            }
+            RestoreError::Plan(PlanError::Gap { reached, .. }) => {
+                let hint = self.command_with(&format!("-txid {reached}"));
+                CliError::failed_but(error, hint)
+            }
+            RestoreError::WhichReplica { names } => {
+                let hint = self.command_with(&format!("-replica {}", names[0]));
+                CliError::failed_but(error, hint)
+            }
+            _ => CliError::failed(error),
+        }
+    }
+
+    /// This command with another flag.
+    fn command_with(&self, flag: &str) -> String {
+        let mut command = format!("{} restore {flag}", self.context.program);
+        if let Some(config) = &self.options.config.path {
+            command.push_str(&format!(" -config {}", config.display()));
+        }
+        if let Some(output) = &self.options.output {
+            command.push_str(&format!(" -o {}", output.display()));
+        }
+        format!("{command} {}", self.source())
+    }
+}
+
+/// What a restore would fetch.
+#[derive(Serialize)]
+struct DryRun {
+    source: String,
+    target_path: String,
+    replica: &'static str,
+    min_txid: String,
+    max_txid: String,
+    files: Vec<PlannedFile>,
+}
+
+#[derive(Serialize)]
+struct PlannedFile {
+    level: u8,
+    name: String,
+    min_txid: String,
+    max_txid: String,
+    size: u64,
+    timestamp: String,
+}
+
+impl From<&Segment> for PlannedFile {
+    fn from(segment: &Segment) -> Self {
+        Self {
+            level: segment.level.get(),
+            name: ltx::file_name(segment.txids),
+            min_txid: segment.txids.min().to_string(),
+            max_txid: segment.txids.max().to_string(),
+            size: segment.size,
+            timestamp: seconds(segment.created),
+        }
+    }
+}
+
+impl DryRun {
+    fn text(&self) -> String {
+        let mut table = Table::new(["level", "file", "min_txid", "max_txid", "size", "timestamp"]);
+        for file in &self.files {
+            let PlannedFile { level, name, min_txid, max_txid, size, timestamp } = file;
+            let cells = [&level.to_string(), name, min_txid, max_txid, &size.to_string(), timestamp];
+            table.row(cells.map(Clone::clone));
+        }
+        let Self { source, target_path, replica, min_txid, max_txid, .. } = self;
+        format!(
+            "Restore plan:\n  source: {source}\n  target: {target_path}\n  replica: {replica}\n  \
+             txid range: {min_txid} - {max_txid}\n\nFiles to fetch:\n{}",
+            table.text()
+        )
+    }
+}
+
+/// How often the progress bar is drawn.
+const REDRAW: Duration = Duration::from_millis(100);
+
+/// Waits for a restore and shows how far it has come, if a person can see it.
+async fn shown<T>(restoring: impl Future<Output = T>, progress: &Progress, quiet: bool) -> T {
+    if quiet || !io::stderr().is_terminal() {
+        return restoring.await;
+    }
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{elapsed_precise} [{wide_bar}] {percent}% ({eta} left)");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let mut restoring = std::pin::pin!(restoring);
+    let mut redraw = tokio::time::interval(REDRAW);
+    let outcome = loop {
+        tokio::select! {
+            outcome = &mut restoring => break outcome,
+            _ = redraw.tick() => {
+                let (pages, total) = progress.pages();
+                if total > 0 {
+                    bar.set_length(total);
+                    bar.set_position(pages);
+                }
+            }
+        }
+    };
+    bar.finish_and_clear();
+    outcome
 }

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::fs;
 use std::path::PathBuf;
 
 /// What settings may depend on besides the config file.
@@ -38,7 +39,7 @@ impl Environment {
             variables: env::vars_os().filter_map(text).collect(),
             pid: std::process::id(),
             working_dir: env::current_dir()?,
-            home: env::home_dir(),
+            home: home(),
         };
         Ok(environment.with_aliases())
     }
@@ -69,6 +70,20 @@ impl Environment {
             name => self.get(name).unwrap_or_default().to_owned(),
         })
     }
+}
+
+/// The home directory of the user, as Go finds it: by the user database, and by
+/// `HOME` only if the user is not there. Paths in existing configs depend on it.
+fn home() -> Option<PathBuf> {
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let user = rustix::process::getuid().as_raw();
+    home_of(user, &users).or_else(env::home_dir)
+}
+
+fn home_of(user: u32, users: &str) -> Option<PathBuf> {
+    let fields = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let mut of_user = fields.filter(|fields| fields.get(2).and_then(|id| id.parse().ok()) == Some(user));
+    of_user.next()?.get(5).filter(|home| !home.is_empty()).map(PathBuf::from)
 }
 
 fn expand(text: &str, value: impl Fn(&str) -> String) -> String {
@@ -187,6 +202,17 @@ mod tests {
     fn the_process_id_has_a_name() {
         let env = environment(&[("PID", "wrong"), ("A", "x: y # z")]);
         assert_eq!(env.expand("$PID ${PID} $PIDX $$ $A"), "42 42   x: y # z");
+    }
+
+    #[test]
+    fn the_user_database_knows_the_home() {
+        let users = "root:x:0:0:root:/root:/bin/bash\n# note\nann:x:1000:1000::/home/ann:\nno:x:7:7:::\n";
+        assert_eq!(home_of(0, users), Some("/root".into()));
+        assert_eq!(home_of(1000, users), Some("/home/ann".into()));
+        for user in [7, 8] {
+            assert_eq!(home_of(user, users), None);
+        }
+        assert_eq!(home_of(0, ""), None);
     }
 
     #[test]

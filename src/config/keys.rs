@@ -4,6 +4,10 @@
 //!
 //! A feature that lands changes the `effect` of its keys here to `Now`.
 
+use Effect::{Always, Gone, Later, Now, Refused};
+use Kind::{Bool, Duration, Int, Map, MapOrMaps, Maps, Mode, Size, Text, Texts};
+use Place::{Age, Database, Level, Logging, Replica, Retention, Shared, Snapshot, Socket, Top, Validation};
+
 /// Which map a key belongs in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -64,10 +68,6 @@ pub(crate) struct Key {
 const fn key(place: Place, name: &'static str, kind: Kind, effect: Effect) -> Key {
     Key { place, name, kind, effect }
 }
-
-use Effect::{Always, Gone, Later, Now, Refused};
-use Kind::{Bool, Duration, Int, Map, MapOrMaps, Maps, Mode, Size, Text, Texts};
-use Place::{Age, Database, Level, Logging, Replica, Retention, Shared, Snapshot, Socket, Top, Validation};
 
 const EXEC: &str = "running a child process (\"exec\") is not available in this version";
 const DIR: &str =

@@ -50,7 +50,7 @@ pub enum OutputError {
     #[error("cannot restore, output path is not a regular file: {}", .0.display())]
     Special(PathBuf),
     /// An empty file with a sidecar: its content may all be in there.
-    #[error("cannot restore, a file of an earlier database exists beside the output path: {}", .0.display())]
+    #[error("cannot restore, SQLite sidecar path already exists: {}", .0.display())]
     Sidecar(PathBuf),
     /// Somebody has the old database open.
     #[error("cannot restore, the database is in use: {}: stop the programs that have it open", .0.display())]
@@ -130,8 +130,9 @@ impl Output {
     fn publish_now(&self, draft: Draft) -> Result<(), OutputError> {
         self.adopt(&draft)?;
         // Slow for a large file, so it is done before anything else is touched.
+        self.point("restore::before-sync")?;
         draft.file().sync_all().map_err(OutputError::io("fsync", draft.path()))?;
-        self.point("restore::draft-synced")?;
+        self.point("restore::synced")?;
         self.settle()?;
         self.point("restore::settled")?;
         self.remove_sidecars()?;
@@ -140,8 +141,7 @@ impl Output {
             Some(_) => draft.publish()?,
             None => draft.publish_new()?,
         }
-        self.point("restore::published")?;
-        Ok(())
+        self.point("restore::published")
     }
 
     /// A place where tests stop or fail a restore.

@@ -16,6 +16,7 @@ use bytes::Buf;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use crate::durable;
 use crate::durable::Draft;
 use crate::ltx;
 use crate::ltx::index::Entry;
@@ -142,8 +143,8 @@ impl Pages {
     fn put(&self, pgno: Pgno, page: &[u8], sum: &mut RollingChecksum) -> Result<(), RestoreError> {
         // The draft is new, so zeros are there already; left out, they take no room.
         if page.iter().any(|byte| *byte != 0) {
-            self.file
-                .write_all_at(page, pgno.offset(self.page_size))
+            durable::point("restore::before-page")
+                .and_then(|()| self.file.write_all_at(page, pgno.offset(self.page_size)))
                 .map_err(|source| RestoreError::Write { path: self.path.clone(), source })?;
         }
         sum.toggle(page_checksum(pgno, page));

@@ -41,7 +41,7 @@ impl Storage for MemoryStorage {
     async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Vec<Object>> {
         // Keys in a folder sort behind the folder's own name, but not next to it
         // ("a-b" comes before "a/b"), so what is not in it is skipped.
-        let start = after.filter(|after| *after > prefix).unwrap_or(prefix);
+        let start = after.unwrap_or(prefix);
         let objects = self.objects();
         let behind = objects.range((Bound::Excluded(start), Bound::Unbounded));
         let page = behind.filter(|(key, _)| key.is_in(prefix)).take(LIST_PAGE);

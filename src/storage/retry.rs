@@ -181,7 +181,9 @@ fn announced(body: Body, progress: &Progress) -> Body {
     let polled = stream::poll_fn(move |context| {
         let polled = chunks.poll_next_unpin(context);
         progress.waits_for_caller(polled.is_pending());
-        progress.moved();
+        if polled.is_ready() {
+            progress.moved();
+        }
         polled
     });
     Body::Stream(polled.boxed())

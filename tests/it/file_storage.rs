@@ -1,8 +1,9 @@
 //! What is particular to a directory as a storage.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use brooklet::storage::{Body, Error, ErrorKind, FileStorage, Key, Put, PutOptions, Storage};
 use brooklet::types::Timestamp;
@@ -162,4 +163,43 @@ async fn a_directory_we_may_not_write_is_refused_with_advice() {
         return;
     }
     refused(&storage.put(&key("a"), x(), NEW).await.unwrap_err(), "give the user of this process access");
+}
+
+/// A network share that hangs must not take the threads that others need.
+#[test]
+fn a_directory_that_hangs_holds_up_nobody_else() {
+    let (dir, root, hanging) = scratch();
+    // Opening a pipe that nobody writes to does not return.
+    let pipe = dir.path().join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let other = FileStorage::new(dir.path().join("other"));
+    let threads = tokio::runtime::Builder::new_multi_thread().max_blocking_threads(17).enable_all().build().unwrap();
+    threads.block_on(async {
+        let mut hung = tokio::task::JoinSet::new();
+        for n in 0..20 {
+            let (storage, body) = (hanging.clone(), Body::File(pipe.clone()));
+            hung.spawn(async move { storage.put(&key(&n.to_string()), body, NEW).await });
+        }
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while fs::read_dir(&root).map_or(0, Iterator::count) < 20 {
+            assert!(Instant::now() < deadline, "the puts do not begin");
+            tokio::task::yield_now().await;
+        }
+        let put = tokio::time::timeout(Duration::from_secs(10), other.put(&key("a"), x(), NEW)).await;
+        // Before judging, let go of the threads, or the test itself would hang.
+        while !hung.is_empty() {
+            let writer = fs::OpenOptions::new().write(true).custom_flags(without_waiting()).open(&pipe);
+            drop(writer);
+            while let Some(done) = hung.try_join_next() {
+                done.unwrap().unwrap();
+            }
+            tokio::task::yield_now().await;
+        }
+        put.expect("another directory is not held up").unwrap();
+    });
+}
+
+/// Opening a pipe for writing fails, instead of waiting, while nobody reads.
+fn without_waiting() -> i32 {
+    rustix::fs::OFlags::NONBLOCK.bits().cast_signed()
 }

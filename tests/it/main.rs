@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod capture;
+mod cli;
+mod docs;
 #[cfg(feature = "failpoints")]
 mod durable;
 mod failures_life;
@@ -19,4 +21,6 @@ mod replica;
 mod restore;
 mod running;
 mod storage;
+mod takeover;
+mod tidy;
 mod wal;

@@ -1,6 +1,8 @@
 //! Restoring from histories whose every state is known.
 
 mod chains;
+#[cfg(feature = "failpoints")]
+mod crash;
 mod damage;
 
 use std::path::{Path, PathBuf};
