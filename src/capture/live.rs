@@ -46,6 +46,8 @@ pub(super) struct Live {
     pub(super) map: PageMap,
     /// The wal-index file that the guard's lock is on.
     pub(super) shm: (PathBuf, Option<(u64, u64)>),
+    /// Files of the local state that are open: the lock and the page map.
+    pub(super) local: [(PathBuf, Option<(u64, u64)>); 2],
     pub(super) activity: Activity,
 }
 
@@ -246,6 +248,8 @@ impl Live {
     pub(super) fn resync(&mut self, lost: Lost, wall: SystemTime) -> Result<(), Error> {
         let options = self.options.clone();
         let mut snapshot = Snapshot::take(&options.path, &options.log_path(), options.busy_timeout)?;
+        // It was opened by its path, which can name another file by now.
+        self.check_files()?;
         if snapshot.page_size() != self.map.state().identity.page_size {
             return Err(Error::Replaced(options.path.clone()));
         }
@@ -273,6 +277,7 @@ impl Live {
         let options = self.options.clone();
         for _ in 0..BASE_TRIES {
             let snapshot = Snapshot::take(&options.path, &options.log_path(), options.busy_timeout)?;
+            self.check_files()?;
             // A comparison may have captured more than the snapshot shows; then it takes another one.
             if self.capture_to(snapshot.view(), wall)? == Reached::Exactly {
                 return Ok(Base::new(snapshot, *self.state(), options.encoding));
@@ -497,13 +502,19 @@ impl Live {
         Err(last.expect("tried at least once").into())
     }
 
-    /// F50 to F52: what the paths name must be what is open. Gives the time to
-    /// look again when it was looked at a moment ago.
+    /// [`Live::check_files`] unless that was a moment ago; then gives the time to
+    /// look again.
     fn check_identity(&mut self, now: Instant) -> Result<Option<Instant>, Error> {
         if let Some(next) = self.activity.identity_checked.map(|at| at + IDENTITY_EVERY).filter(|at| now < *at) {
             return Ok(Some(next));
         }
         self.activity.identity_checked = Some(now);
+        self.check_files()?;
+        Ok(None)
+    }
+
+    /// F50 to F52, F59: what the paths name must be what is open.
+    pub(super) fn check_files(&mut self) -> Result<(), Error> {
         let identity = self.map.state().identity;
         let path = &self.options.path;
         match file_id(path).map_err(Error::local("look at", path))? {
@@ -519,10 +530,15 @@ impl Live {
         if file_id(shm).map_err(Error::local("look at", shm))? != *id {
             return Err(Error::SidecarReplaced(shm.clone()));
         }
+        for (path, id) in &self.local {
+            if file_id(path).map_err(Error::local("look at", path))? != *id {
+                return Err(Error::StateReplaced(path.clone()));
+            }
+        }
         if !self.guard.holds_transaction() {
             return Err(Error::Lost(Lost::UnseenRestart));
         }
-        Ok(None)
+        Ok(())
     }
 }
 
