@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use brooklet::capture;
-use brooklet::daemon::{Daemon, Destination, Job};
+use brooklet::daemon::{Daemon, Destination, Job, Settings};
 use brooklet::ltx::Encoding;
 use brooklet::replica::{Layout, Replica};
 use brooklet::restore::{self, IntegrityCheck, Limits, Progress, Target};
@@ -47,7 +47,10 @@ async fn demo(dir: &Path) -> Result<(), Box<dyn Error>> {
         sync_interval: Duration::from_millis(250),
         max_segments: 0,
     };
-    let daemon = Daemon::start(vec![Job { capture: capture::Options::new(&source), replicas: vec![destination] }], 2);
+    let daemon = Daemon::start(
+        vec![Job { capture: capture::Options::new(&source), replicas: vec![destination] }],
+        Settings::default(),
+    );
     println!("following  every commit goes to {}", dir.join("replica").display());
 
     let commits = write_for(&app, WRITING)?;

@@ -97,7 +97,11 @@ pub(super) fn publish(
             spool.restart(floor).map_err(Error::local("empty the spool beside", &map_path))?;
             Published::TooBig
         }
-        Err(error) => return Err(error),
+        Err(error) => {
+            // Reading twice and differently is to be expected once the place that was read is no longer kept still.
+            still_true()?;
+            return Err(error);
+        }
     };
     map.apply(&changes, state).map_err(Error::local("update", &map_path))?;
     Ok(published)

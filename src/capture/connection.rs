@@ -95,6 +95,9 @@ pub struct Handle {
     connection: Connection,
 }
 
+/// Rebuilding the wal-index needs the write lock; whoever holds it longer than this is alive and will publish.
+const REPAIR_WAIT: Duration = Duration::from_millis(100);
+
 impl Handle {
     /// Opens the database for reading and locking. It must exist and be in WAL mode.
     ///
@@ -195,21 +198,40 @@ impl Handle {
 
     /// One look at the wal-index; tries again while a writer is publishing.
     ///
+    /// A writer that died while publishing leaves a header that nobody can read. Any new
+    /// read transaction makes SQLite rebuild it from the log; nobody else may come
+    /// for a long time, so one of ours does it. The reader slot of this connection
+    /// stays as it is.
+    ///
     /// # Errors
     /// When there is no wal-index to read, although the database is in WAL mode.
     pub fn view(&mut self) -> Result<View, Error> {
+        if let Some(view) = self.published_view()? {
+            return Ok(view);
+        }
+        let mut repairer = Self::open(&self.path, REPAIR_WAIT)?;
+        repairer.begin_read()?;
+        match self.published_view()? {
+            Some(view) => Ok(view),
+            None => {
+                let message = "its wal-index cannot be read".to_owned();
+                Err(Error::Sqlite { path: self.path.clone(), message })
+            }
+        }
+    }
+
+    fn published_view(&mut self) -> Result<Option<View>, Error> {
         // A writer needs well under a microsecond to publish; a reader that keeps meeting one this often meets a crashed one.
         const LOOKS: usize = 1000;
         for look in 0..LOOKS {
             if let Some(view) = wal_index::view(&mut self.connection).map_err(|code| self.raw(code))? {
-                return Ok(view);
+                return Ok(Some(view));
             }
             if look > 10 {
                 std::thread::yield_now();
             }
         }
-        let message = "its wal-index cannot be read".to_owned();
-        Err(Error::Sqlite { path: self.path.clone(), message })
+        Ok(None)
     }
 
     /// Reads one page from the database file, without the log. A page past the

@@ -5,6 +5,7 @@
 //! write lock, and passes from one to the other hand over hand. What is captured
 //! is proven by the checksum chain or by the seal (see `plan`).
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -95,7 +96,7 @@ enum Reached {
 impl Live {
     /// Looks at the log and does what is due: capture, then checkpoint.
     pub(super) fn look(&mut self, now: Instant, wall: SystemTime) -> Result<Looked, Error> {
-        let unchecked = self.check_identity(now)?;
+        self.check_identity(now)?;
         let view = self.guard.view()?;
         let pending = self.notice(&view, now, wall)?;
         match self.checkpoint_due(&view, now) {
@@ -106,7 +107,7 @@ impl Live {
                     self.capture(wall)?;
                     return self.look_again(now);
                 }
-                Ok(Looked { again: [again, at, unchecked].into_iter().flatten().min() })
+                Ok(Looked { again: [again, at].into_iter().flatten().min() })
             }
             due => {
                 self.checkpoint(now, wall, due == Due::Shrink)?;
@@ -212,8 +213,11 @@ impl Live {
             timestamp: self.commit_time(view, wall),
         };
         let (guard, log) = (&mut self.guard, &self.log);
-        let read =
-            |index: usize, page: &mut Vec<u8>| window.read(log, index, page).map_err(Error::local("read", log.path()));
+        let read = |index: usize, page: &mut Vec<u8>| match window.read(log, index, page) {
+            // Its frames were there a moment ago: the log was cut.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Err(Error::Lost(Lost::ChangedUnderRead)),
+            done => done.map_err(Error::local("read", log.path())),
+        };
         // A guard on slot 0 allows one restart of the log; a writer announces it in the wal-index before it overwrites
         // the first frame. So the same salts now mean that every read above saw what the chain had proven.
         // A window in memory was proven and is read from the same bytes.
@@ -502,15 +506,18 @@ impl Live {
         Err(last.expect("tried at least once").into())
     }
 
-    /// [`Live::check_files`] unless that was a moment ago; then gives the time to
-    /// look again.
-    fn check_identity(&mut self, now: Instant) -> Result<Option<Instant>, Error> {
-        if let Some(next) = self.activity.identity_checked.map(|at| at + IDENTITY_EVERY).filter(|at| now < *at) {
-            return Ok(Some(next));
+    /// Something happened to the files: the next look compares them with the paths.
+    pub(super) fn doubt_identity(&mut self) {
+        self.activity.identity_checked = None;
+    }
+
+    /// [`Live::check_files`], unless that was a moment ago.
+    fn check_identity(&mut self, now: Instant) -> Result<(), Error> {
+        if self.activity.identity_checked.is_some_and(|at| now < at + IDENTITY_EVERY) {
+            return Ok(());
         }
         self.activity.identity_checked = Some(now);
-        self.check_files()?;
-        Ok(None)
+        self.check_files()
     }
 
     /// F50 to F52, F59: what the paths name must be what is open.

@@ -144,6 +144,14 @@ impl Database {
         }
     }
 
+    /// Something happened to the files: the next step makes sure that they are
+    /// still the ones that are open.
+    pub fn files_changed(&mut self) {
+        if let Some(live) = &mut self.live {
+            live.doubt_identity();
+        }
+    }
+
     /// Attaches if need be, then captures and checkpoints what is due.
     pub fn step(&mut self, now: Instant, wall: SystemTime) -> Stepped {
         if self.live.is_none() && self.retry_at.is_some_and(|at| now < at) {

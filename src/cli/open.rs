@@ -1,5 +1,6 @@
 //! From settings to the things themselves: replicas and daemon jobs.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,21 +10,26 @@ use crate::config::{Backend, Database, LtxEncoding, ReplicaSettings, Truncate};
 use crate::daemon::{Destination, Job};
 use crate::ltx::Encoding;
 use crate::replica::{Layout, Replica};
-use crate::storage::{FileStorage, Key, Retry, Storage};
+use crate::storage::{FileStorage, Key, Retry};
 
-/// The replica with these settings. Nothing is asked of the storage yet.
-pub(crate) fn replica(settings: &ReplicaSettings) -> Result<Replica, CliError> {
-    settings.built()?;
-    let (storage, root, layout): (Arc<dyn Storage>, Key, Layout) = match &settings.backend {
+/// Opens a replica. Nothing is contacted yet.
+pub(super) fn replica(settings: &ReplicaSettings) -> Result<Replica, CliError> {
+    match &settings.backend {
         Backend::File { directories } => {
-            // Data is where it already is; Litestream's own choice is the first.
-            let found = directories.iter().find(|directory| directory.is_dir()).or(directories.first());
-            let directory = found.expect("a file replica has a directory");
-            (Arc::new(FileStorage::new(directory)), Key::ROOT, Layout::Decimal)
+            let storage = Arc::new(Retry::new(Arc::new(FileStorage::new(directory(directories)))));
+            Ok(Replica::new(settings.name.clone(), storage, Key::ROOT, Layout::Decimal))
         }
-        Backend::NotBuilt { .. } => unreachable!("refused above"),
-    };
-    Ok(Replica::new(settings.name.clone(), Arc::new(Retry::new(storage)), root, layout))
+        Backend::NotBuilt { .. } => {
+            settings.built()?;
+            Err(CliError::not_available(format!("replica type {:?}", settings.backend.kind().name())))
+        }
+    }
+}
+
+/// The first place that exists, else the first.
+fn directory(candidates: &[PathBuf]) -> PathBuf {
+    let existing = candidates.iter().find(|path| path.is_dir());
+    existing.or(candidates.first()).cloned().unwrap_or_default()
 }
 
 /// What the daemon does for a database.

@@ -269,7 +269,7 @@ pub(crate) fn restore(matches: &Matches, program: &str) -> Result<RestoreOptions
 }
 
 /// As in Litestream 0.3, where it counted downloads of WAL files.
-pub(super) const DEFAULT_PARALLELISM: usize = 8;
+const DEFAULT_PARALLELISM: usize = 8;
 
 fn target(matches: &Matches) -> Result<Target, CliError> {
     let txid = matches.get::<TxidLimit>("txid").and_then(|limit| limit.0);

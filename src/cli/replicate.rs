@@ -13,7 +13,7 @@ use super::options::{Job as What, ReplicateOptions};
 use super::settings::Context;
 use crate::capture::connection;
 use crate::config::{Config, Database};
-use crate::daemon::{Daemon, Unconfirmed};
+use crate::daemon::{Daemon, Settings, Unconfirmed};
 use crate::status::{DatabaseFacts, Health};
 
 /// Threads for uploads and timers; the blocking work has its own.
@@ -79,7 +79,8 @@ async fn replicate(options: &ReplicateOptions, config: &Config, databases: &[Dat
         }
     }
     let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
-    let daemon = Daemon::start(jobs, workers);
+    let settings = Settings { workers, stopping_retry: config.global.shutdown_sync_interval };
+    let daemon = Daemon::start(jobs, settings);
     let once = match options.once {
         true => tokio::select! {
             outcome = synced_once(&daemon) => outcome,

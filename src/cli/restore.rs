@@ -13,15 +13,13 @@ use serde::Serialize;
 
 use super::error::CliError;
 use super::open;
-use super::options::DEFAULT_PARALLELISM;
 use super::render::{self, Table, seconds};
 use super::{Context, RestoreOptions, Source};
 use crate::config::{Database, Logging, Warning, WarningKind};
 use crate::ltx;
 use crate::replica::{Replica, Segment};
 use crate::restore::{
-    Candidate, Evidence, IntegrityCheck, Limits, Options, OutputError, PlanError, Progress, Report, RestoreError,
-    Target, restore, survey,
+    Candidate, Evidence, Options, OutputError, PlanError, Progress, Report, RestoreError, Target, restore, survey,
 };
 
 /// Restores one database.
@@ -35,7 +33,7 @@ pub(crate) fn run(options: &RestoreOptions, context: &Context) -> Result<(), Cli
         return Ok(());
     }
     let subject = context.subject(&options.source, &options.config)?;
-    start_log(options, context, subject.logging.clone(), &subject.warnings)?;
+    start_log(options, context, subject.logging, &subject.warnings)?;
     let path = options.output.clone().or(subject.database.as_ref().map(|database| database.path.clone()));
     let path = path.ok_or_else(|| CliError::usage("output path required"))?;
     let chosen = subject.named(options.replica.as_deref());
@@ -54,33 +52,25 @@ pub(crate) fn run(options: &RestoreOptions, context: &Context) -> Result<(), Cli
     super::runtime()?.block_on(command.run())
 }
 
-/// Before a database is replicated: restores it if its file is missing and a
-/// replica has it. Having no backup yet is no failure; anything else is, because
-/// an application that starts with an empty database where there was one is worse
-/// than one that does not start.
+/// Restores a database whose file is missing before it is replicated. A replica
+/// that holds nothing is a fresh start; anything else that goes wrong is not.
 pub(super) async fn if_missing(database: &Database) -> Result<(), CliError> {
-    let path = database.path.display().to_string();
-    if database.path.symlink_metadata().is_ok() {
-        tracing::info!(path, "database exists, skipping restore");
+    let path = &database.path;
+    let shown = path.display();
+    if path.symlink_metadata().is_ok() {
+        tracing::info!(path = %shown, "database exists, skipping restore");
         return Ok(());
     }
-    tracing::info!(path, "attempting restore before replication");
+    tracing::info!(path = %shown, "attempting restore before replication");
     let replicas = database.replicas.iter().map(open::replica).collect::<Result<Vec<_>, _>>()?;
-    let options = Options {
-        target: Target::Latest,
-        overwrite: false,
-        parallelism: DEFAULT_PARALLELISM,
-        limits: Limits::default(),
-        integrity_check: IntegrityCheck::None,
-    };
-    match restore(&replicas, &database.path, &options, &Arc::new(Progress::default())).await {
-        Ok(report) => {
-            let replica = report.candidate.replica.name();
-            tracing::info!(path, replica, txid = %report.candidate.plan.end(), "restore completed");
+    match restore(&replicas, path, &Options::default(), &Arc::default()).await {
+        Ok(Report { candidate, .. }) => {
+            let (replica, txid) = (candidate.replica.name(), candidate.plan.end());
+            tracing::info!(path = %shown, replica, %txid, time = %candidate.time, "restore completed");
             Ok(())
         }
         Err(RestoreError::Plan(PlanError::NoBackup)) => {
-            tracing::info!(path, "no backup found, starting fresh");
+            tracing::info!(path = %shown, "no backup found, starting fresh");
             Ok(())
         }
         Err(error) => Err(CliError::failed(error)),
@@ -126,8 +116,8 @@ impl Command<'_> {
             target: self.options.target,
             overwrite: self.options.force,
             parallelism: self.options.parallelism,
-            limits: Limits::default(),
             integrity_check: self.options.integrity_check,
+            ..Options::default()
         };
         let restoring = restore(&self.replicas, &self.path, &options, &progress);
         match shown(restoring, &progress, self.options.json).await {
@@ -200,27 +190,40 @@ impl Command<'_> {
                 CliError::usage(format!("{error}. Use -force to overwrite"))
             }
             RestoreError::Plan(PlanError::Gap { reached, .. }) => {
-                let hint = self.command_with(&format!("-txid {reached}"));
+                let hint = self.again(Target::Txid(*reached), self.options.replica.as_deref());
                 CliError::failed_but(error, hint)
             }
             RestoreError::WhichReplica { names } => {
-                let hint = self.command_with(&format!("-replica {}", names[0]));
+                let hint = self.again(self.options.target, names.first().map(String::as_str));
                 CliError::failed_but(error, hint)
             }
             _ => CliError::failed(error),
         }
     }
 
-    /// This command with another flag.
-    fn command_with(&self, flag: &str) -> String {
-        let mut command = format!("{} restore {flag}", self.context.program);
-        if let Some(config) = &self.options.config.path {
-            command.push_str(&format!(" -config {}", config.display()));
+    /// This command with another target or replica.
+    fn again(&self, target: Target, replica: Option<&str>) -> String {
+        let RestoreOptions { config, output, force, .. } = self.options;
+        let target = match target {
+            Target::Latest => None,
+            Target::Txid(txid) => Some(("-txid", txid.to_string())),
+            Target::Timestamp(time) => Some(("-timestamp", time.to_string())),
+        };
+        let path = |path: &PathBuf| path.display().to_string();
+        let flags = [
+            target,
+            replica.map(|name| ("-replica", name.to_owned())),
+            config.path.as_ref().map(|config| ("-config", path(config))),
+            output.as_ref().map(|output| ("-o", path(output))),
+        ];
+        let mut command = format!("{} restore ", self.context.program);
+        for (flag, value) in flags.into_iter().flatten() {
+            command.push_str(&format!("{flag} {value} "));
         }
-        if let Some(output) = &self.options.output {
-            command.push_str(&format!(" -o {}", output.display()));
+        if *force {
+            command.push_str("-force ");
         }
-        format!("{command} {}", self.source())
+        command + &self.source()
     }
 }
 

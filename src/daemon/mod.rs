@@ -52,6 +52,21 @@ pub struct Destination {
     pub max_segments: usize,
 }
 
+/// How the daemon as a whole behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Threads that capture; at least one.
+    pub workers: usize,
+    /// The pause between tries of a failed upload while stopping.
+    pub stopping_retry: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { workers: 2, stopping_retry: Duration::from_millis(500) }
+    }
+}
+
 /// What is only on this machine at the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unconfirmed {
@@ -87,6 +102,7 @@ struct Shared {
     watch: Watch,
     runtime: tokio::runtime::Handle,
     stopping: signal::Sender<bool>,
+    stopping_retry: Duration,
 }
 
 struct Entry {
@@ -124,7 +140,7 @@ impl Events {
 
 impl Daemon {
     /// Starts following and shipping. Needs a tokio runtime.
-    pub fn start(jobs: Vec<Job>, workers: usize) -> Self {
+    pub fn start(jobs: Vec<Job>, settings: Settings) -> Self {
         let followed = Followed::default();
         let facts = jobs.iter().map(|job| DatabaseFacts {
             path: job.capture.path.clone(),
@@ -145,6 +161,7 @@ impl Daemon {
             clock: Clock::default(),
             runtime: tokio::runtime::Handle::current(),
             stopping: signal::Sender::new(false),
+            stopping_retry: settings.stopping_retry,
             databases,
         });
         (0..shared.databases.len()).for_each(|database| shared.queue.push(database));
@@ -153,7 +170,7 @@ impl Daemon {
                 shared.queue.push(database);
             }
         })];
-        threads.extend((0..workers.max(1)).map(|n| {
+        threads.extend((0..settings.workers.max(1)).map(|n| {
             spawn(&format!("capture-{n}"), &shared, |shared| {
                 while let Some(database) = shared.queue.pop() {
                     if catch_unwind(AssertUnwindSafe(|| Shared::step(shared, database))).is_err() {
@@ -246,6 +263,9 @@ impl Shared {
             return self.clock.set(index, Some(Instant::now() + WHILE_BUSY));
         };
         let watched = self.watch.disarm_fired(&entry.log_path);
+        if watched == Watched::Fired {
+            database.files_changed();
+        }
         let mut stepped = self.step_once(index, &mut database);
         let found_something = stepped.again.is_some_and(|at| at <= Instant::now() + NEAR);
         Self::judge_events(entry, watched, found_something);

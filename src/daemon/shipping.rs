@@ -223,7 +223,7 @@ impl Shipping {
         let longest = if matches!(error, Error::Base(_) | Error::Merge(_)) { RETRY_MAX_LOCAL } else { RETRY_MAX };
         let wait = RETRY_MIN.saturating_mul(1 << (failures - 1).min(8)).min(longest);
         if *shared.stopping.borrow() {
-            tokio::time::sleep(wait.min(RETRY_MIN)).await;
+            tokio::time::sleep(shared.stopping_retry).await;
         } else {
             wait_until(shared, Instant::now() + wait).await;
         }

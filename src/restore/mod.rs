@@ -59,6 +59,19 @@ pub struct Options {
     pub integrity_check: IntegrityCheck,
 }
 
+impl Default for Options {
+    /// The newest point, to a free name, as fast as eight requests at a time go.
+    fn default() -> Self {
+        Self {
+            target: Target::Latest,
+            overwrite: false,
+            parallelism: 8,
+            limits: Limits::default(),
+            integrity_check: IntegrityCheck::None,
+        }
+    }
+}
+
 /// What was restored.
 #[derive(Clone, Debug)]
 pub struct Report {

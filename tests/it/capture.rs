@@ -219,3 +219,22 @@ fn a_short_absence_without_a_restart_is_continued_without_comparison() {
     rig.assert_shadow_equals_source();
     assert_eq!(rig.followed.counters().resyncs, 0);
 }
+
+/// A writer that dies between the two copies of the header in the wal-index
+/// leaves it unreadable until somebody begins to read.
+#[test]
+fn a_wal_index_that_a_dead_writer_left_torn_is_rebuilt_without_letting_go() {
+    let (mut rig, app) = Rig::new(TABLE);
+    insert(&app, 20);
+    rig.capture();
+    let index = format!("{}-shm", rig.path.display());
+    // By another process, for the sake of the locks in this one.
+    let tear = format!("printf '\\377\\377\\377\\377' | dd of={index} bs=1 seek=56 conv=notrunc status=none");
+    assert!(std::process::Command::new("sh").args(["-c", &tear]).status().unwrap().success());
+    rig.capture();
+    rig.assert_shadow_equals_source();
+    insert(&app, 5);
+    rig.capture();
+    rig.assert_shadow_equals_source();
+    assert_eq!(rig.followed.counters().resyncs, 0);
+}

@@ -25,7 +25,7 @@ use crate::capture::consistent_copy;
 use crate::fault::{Moody, Turns};
 use crate::running::{
     PATIENCE, TABLE, arrives, assert_restores, assert_same_pages, bases, create, database, follow, generation, insert,
-    job, objects, rebuild, replica_in, restored, stop, try_restore, until, wait_for, wait_within,
+    job, objects, rebuild, replica_in, restored, start, stop, try_restore, until, wait_for, wait_within,
 };
 
 /// A database whose commits are captured by hand, and a base from before them.
@@ -299,7 +299,7 @@ async fn of_two_daemons_that_start_together_exactly_one_goes_on() {
         let replica = replica_in(store, "r");
         let rivals = [0, 1].map(|_| {
             let (path, app) = database(dir.path(), TABLE);
-            (Daemon::start(vec![job(&path, &[&replica])], 1), path, app)
+            (start(vec![job(&path, &[&replica])]), path, app)
         });
         let fenced = |daemon: &Daemon| daemon.board().read()[0].replicas[0].fenced;
         until("one of them is stopped", || {
@@ -326,7 +326,7 @@ async fn a_base_whose_answer_was_lost_is_not_taken_for_another_writers() {
     let moody = Moody::new(Arc::new(MemoryStorage::new()));
     let replica = replica_in(moody.clone(), "r");
     moody.lose_the_next_answer_and_go_down();
-    let daemon = Daemon::start(vec![job(&path, &[&replica])], 2);
+    let daemon = start(vec![job(&path, &[&replica])]);
     wait_for(&daemon, "the answer is lost", |f| f.replicas[0].error.is_some()).await;
     let batch = daemon.board().read()[0].captured.unwrap().batch;
     insert(&app, 10);
@@ -632,7 +632,7 @@ async fn a_dead_replica_delays_nobody_and_alone_gets_a_base_when_it_has_missed_t
     let (good, dead) = (replica_in(Arc::new(MemoryStorage::new()), "good"), replica_in(moody.clone(), "dead"));
     let mut job = job(&path, &[&good, &dead]);
     job.capture.spool_budget = Some(BUDGET);
-    let daemon = Daemon::start(vec![job], 2);
+    let daemon = start(vec![job]);
     wait_for(&daemon, "both have a base", |f| f.captured.is_some() && f.behind().count() == 0).await;
     let state = capture::default_meta_path(&path);
     let spooled = || -> u64 {
@@ -677,7 +677,7 @@ async fn a_replica_that_was_never_reachable_is_reported_and_the_rest_is_complete
     let moody = Moody::new(Arc::new(MemoryStorage::new()));
     moody.set_down(true);
     let (good, dead) = (replica_in(Arc::new(MemoryStorage::new()), "good"), replica_in(moody.clone(), "dead"));
-    let daemon = Daemon::start(vec![job(&path, &[&good, &dead])], 2);
+    let daemon = start(vec![job(&path, &[&good, &dead])]);
     insert(&app, 10);
     arrives(&good, &path).await;
     insert(&app, 10);

@@ -23,4 +23,5 @@ mod running;
 mod storage;
 mod takeover;
 mod tidy;
+mod torture;
 mod wal;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use brooklet::daemon::Daemon;
+use brooklet::daemon::{Daemon, Settings};
 use brooklet::storage::{FileStorage, MemoryStorage};
 
 use crate::capture::consistent_copy;
@@ -16,7 +16,7 @@ async fn commits_arrive_on_every_replica() {
     let (path, app) = database(dir.path(), TABLE);
     let memory = replica_in(Arc::new(MemoryStorage::new()), "memory");
     let files = replica_in(Arc::new(FileStorage::new(dir.path().join("files"))), "files");
-    let daemon = Daemon::start(vec![job(&path, &[&memory, &files])], 2);
+    let daemon = Daemon::start(vec![job(&path, &[&memory, &files])], Settings::default());
     wait_for(&daemon, "both replicas get a base", |f| f.captured.is_some() && f.behind().count() == 0).await;
     for _ in 0..5 {
         insert(&app, 40);
@@ -34,7 +34,7 @@ async fn a_full_speed_writer_is_followed_without_a_comparison() {
     let dir = tempfile::tempdir().unwrap();
     let (path, app) = database(dir.path(), TABLE);
     let memory = replica_in(Arc::new(MemoryStorage::new()), "memory");
-    let daemon = Daemon::start(vec![job(&path, &[&memory])], 2);
+    let daemon = Daemon::start(vec![job(&path, &[&memory])], Settings::default());
     wait_for(&daemon, "the database is taken up", |f| f.captured.is_some()).await;
     let writer = std::thread::spawn(move || {
         let until = Instant::now() + Duration::from_secs(3);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use brooklet::capture;
-use brooklet::daemon::{Daemon, Destination, Job};
+use brooklet::daemon::{Daemon, Destination, Job, Settings};
 use brooklet::ltx::{Decoder, Encoding, Level};
 use brooklet::replica::{Layout, Replica};
 use brooklet::restore::{IntegrityCheck, Limits, Options, Progress, Target, restore};
@@ -66,9 +66,13 @@ pub(crate) fn job(path: &Path, replicas: &[&Arc<Replica>]) -> Job {
     Job { capture: options, replicas: replicas.iter().map(|r| destination(r)).collect() }
 }
 
+pub(crate) fn start(jobs: Vec<Job>) -> Daemon {
+    Daemon::start(jobs, Settings::default())
+}
+
 /// Follows one database and waits until all replicas have it.
 pub(crate) async fn follow(path: &Path, replicas: &[&Arc<Replica>]) -> Daemon {
-    let daemon = Daemon::start(vec![job(path, replicas)], 2);
+    let daemon = start(vec![job(path, replicas)]);
     wait_for(&daemon, "the replicas have the database", |f| f.captured.is_some() && f.behind().count() == 0).await;
     daemon
 }

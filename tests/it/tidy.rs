@@ -40,6 +40,8 @@ const PURE: &[&str] = &[
     "capture/checkpoint.rs",
     "capture/pace.rs",
     "restore/plan.rs",
+    "restore/points.rs",
+    "restore/claims.rs",
     "cli/flags.rs",
 ];
 

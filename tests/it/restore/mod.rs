@@ -1,28 +1,24 @@
 //! Restoring from histories whose every state is known.
 
 mod chains;
+mod cli;
 #[cfg(feature = "failpoints")]
 mod crash;
 mod damage;
+mod official;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use brooklet::replica::Replica;
-use brooklet::restore::{Evidence, IntegrityCheck, Limits, Options, Progress, Report, RestoreError, Target, restore};
+use brooklet::restore::{Evidence, Limits, Options, Progress, Report, RestoreError, Target, restore};
 use tempfile::TempDir;
 
 /// Limits so small that a few pages exercise every way of fetching.
 const TINY: Limits = Limits { whole: 1500, range: 1200, in_vain: 100, tail: 40, index: 7 };
 
 fn options(target: Target) -> Options {
-    Options {
-        target,
-        overwrite: false,
-        parallelism: 3,
-        limits: Limits::default(),
-        integrity_check: IntegrityCheck::None,
-    }
+    Options { target, parallelism: 3, ..Options::default() }
 }
 
 /// A directory with a target in it that is never touched unless a restore succeeds.

@@ -1,0 +1,311 @@
+//! Carries out a script: applications, a follower and their databases in one
+//! directory.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::PATIENCE;
+use super::oracle;
+use super::process::{App, Follower, Program, Stopped};
+use super::rng::Rng;
+use super::script::{Action, Confirm, Incident, Round, Script, Settings};
+
+pub(crate) struct Stage {
+    dir: PathBuf,
+    databases: Vec<Database>,
+    follower: Follower,
+}
+
+struct Database {
+    path: PathBuf,
+    apps: Vec<App>,
+    /// An application was killed, perhaps between writing a commit to the log and
+    /// publishing it. Until the next commit decides, a copy of the files may show
+    /// a transaction that no process sees.
+    unpublished: bool,
+    /// What it was at the end of the last round.
+    earlier: PathBuf,
+}
+
+impl Stage {
+    pub(crate) fn new(dir: &Path, program: Program, script: &Script) -> Result<Self, String> {
+        let paths: Vec<PathBuf> = (0..script.databases.len()).map(|n| dir.join(format!("db{n}"))).collect();
+        let config = dir.join("config.yml");
+        let text = configuration(dir, &paths, &script.settings);
+        std::fs::write(&config, text).map_err(|error| error.to_string())?;
+        let follower = Follower::new(program, config, dir.join("follower.log"));
+        let databases = paths.into_iter().map(|path| Database::new(dir, path));
+        let mut stage = Self { dir: dir.to_owned(), databases: databases.collect(), follower };
+        for (database, seed) in stage.databases.iter_mut().zip(&script.databases) {
+            database.app(dir)?.obey(&format!("create {seed}"))?;
+        }
+        Ok(stage)
+    }
+
+    /// One round, and the proof that the replica has what the source has.
+    pub(crate) fn round(&mut self, round: &Round) -> Result<(), String> {
+        for action in &round.actions {
+            self.act(action).map_err(|reason| format!("{action:?}: {reason}"))?;
+        }
+        self.confirm(round.confirm).map_err(|reason| format!("{:?}: {reason}", round.confirm))
+    }
+
+    /// Restores to some of the kept points: each must be a moment between two commits.
+    pub(crate) fn earlier_points(&self, rng: &mut Rng) -> Result<(), String> {
+        for (number, database) in self.databases.iter().enumerate() {
+            let level = self.dir.join(format!("replica{number}/ltx/0"));
+            let mut names: Vec<String> = std::fs::read_dir(&level)
+                .map_err(|error| format!("{}: {error}", level.display()))?
+                .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+                .filter(|name| name.ends_with(".ltx"))
+                .collect();
+            names.sort();
+            for _ in 0..names.len().min(3) {
+                let at = usize::try_from(rng.below(names.len() as u64)).expect("a directory listing");
+                let txid = &names[at][17..33];
+                let target = self.dir.join("point");
+                discard(&target);
+                let point = self.follower.restore(&database.path, &target, Some(txid));
+                point.and_then(|()| oracle::whole(&target)).map_err(|reason| format!("at {txid}: {reason}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, action: &Action) -> Result<(), String> {
+        match *action {
+            Action::Join(database) => self.databases[database].join(&self.dir).map(drop),
+            Action::Leave(database) => self.databases[database].apps.pop().map_or(Ok(()), App::leave),
+            Action::LeaveAll(database) => self.databases[database].leave_all(),
+            Action::Burst { operations, seed, incident } => self.burst(operations, seed, incident),
+            Action::Start { attached } => self.start(attached),
+            Action::Stop => self.stop().map(drop),
+            Action::Kill => {
+                self.follower.kill();
+                Ok(())
+            }
+            Action::Tail { database, inserts, mode, updates } => {
+                let app = self.alone(database)?;
+                app.obey(&format!("insert {inserts}"))?;
+                app.obey(&format!("checkpoint {mode}"))?;
+                (0..updates).try_for_each(|_| app.obey("update"))
+            }
+            Action::Race { database, rows, after } => {
+                let app = self.alone(database)?;
+                app.obey(&format!("big {rows}"))?;
+                app.obey("checkpoint PASSIVE")?;
+                self.follower.start()?;
+                std::thread::sleep(after);
+                let app = self.databases[database].app(&self.dir)?;
+                app.order("update")?;
+                app.order("insert 3")?;
+                self.follower.freeze(after / 2);
+                let app = self.databases[database].app(&self.dir)?;
+                app.answer().and_then(|()| app.answer())
+            }
+            Action::Pass { database, after } => {
+                self.follower.start()?;
+                std::thread::sleep(after);
+                self.databases[database].leave_all()
+            }
+            Action::Tear(database) => self.databases[database].tear(),
+            Action::Hold(database) => self.databases[database].app(&self.dir)?.obey("hold"),
+            Action::Hang { database, seed } => self.alone(database)?.obey(&format!("hang {seed}")),
+            Action::Release(database) => self.databases[database].release(),
+            Action::Convert { database, seed } => self.alone(database)?.obey(&format!("convert {seed}")),
+            Action::PutBack(database) => self.databases[database].put_back(),
+            Action::Forget(database) => {
+                let _ = std::fs::remove_dir_all(self.dir.join(format!(".db{database}-litestream")));
+                Ok(())
+            }
+        }
+    }
+
+    /// An application of this database while no other one holds any lock on it.
+    fn alone(&mut self, database: usize) -> Result<&mut App, String> {
+        self.databases[database].release()?;
+        self.databases[database].app(&self.dir)
+    }
+
+    fn burst(&mut self, operations: u64, seed: u64, incident: Option<(Duration, Incident)>) -> Result<(), String> {
+        let mut seeds = Rng(seed);
+        for database in &mut self.databases {
+            database.app(&self.dir)?;
+            for app in &mut database.apps {
+                app.order(&format!("run {} {operations}", seeds.next()))?;
+            }
+        }
+        if let Some((after, incident)) = incident {
+            std::thread::sleep(after);
+            match incident {
+                Incident::Start => self.follower.start()?,
+                Incident::Stop => drop(self.stop()?),
+                Incident::Kill => self.follower.kill(),
+                Incident::KillApp(database) => self.databases[database].kill_one(),
+                Incident::Freeze(pause) => self.follower.freeze(pause),
+                Incident::FreezeApp(database, pause) => {
+                    self.databases[database].apps.iter().for_each(|app| app.freeze(pause));
+                }
+            }
+        }
+        self.databases.iter_mut().flat_map(|database| &mut database.apps).try_for_each(App::answer)
+    }
+
+    fn start(&mut self, attached: bool) -> Result<(), String> {
+        let since = self.follower.log_length();
+        let fresh = !self.follower.is_running();
+        self.follower.start()?;
+        if attached && fresh { self.follower.attached(self.databases.len(), since) } else { Ok(()) }
+    }
+
+    fn stop(&mut self) -> Result<Stopped, String> {
+        if self.follower.program().is_litestream() {
+            // It needs the write lock to stop.
+            self.databases.iter_mut().try_for_each(Database::release)?;
+        }
+        self.follower.stop()
+    }
+
+    /// Gets to a point at which the replica must have everything, and looks.
+    fn confirm(&mut self, how: Confirm) -> Result<(), String> {
+        for database in &mut self.databases {
+            if database.unpublished {
+                database.release()?;
+                database.app(&self.dir)?.obey("commit")?;
+                database.unpublished = false;
+            }
+        }
+        match how {
+            Confirm::Live => self.start(false)?,
+            Confirm::Stop if self.follower.is_running() && self.stop()? == Stopped::Well => {}
+            Confirm::Stop | Confirm::Once => {
+                self.follower.kill();
+                if self.follower.program().is_litestream() {
+                    self.databases.iter_mut().try_for_each(Database::release)?;
+                }
+                self.follower.once()?;
+            }
+        }
+        for database in &self.databases {
+            oracle::recovered_copy(&database.path, &database.earlier)?;
+            self.arrives(database, if how == Confirm::Live { PATIENCE } else { Duration::ZERO })?;
+        }
+        Ok(())
+    }
+
+    /// What is restored is the source, at the latest when patience ends.
+    fn arrives(&self, database: &Database, patience: Duration) -> Result<(), String> {
+        let target = self.dir.join("restored");
+        let same = match self.follower.program() {
+            Program::Brooklet(_) => oracle::same_pages,
+            Program::Litestream(_) => oracle::same_rows,
+        };
+        let deadline = Instant::now() + patience;
+        loop {
+            discard(&target);
+            let restored = self.follower.restore(&database.path, &target, None);
+            let outcome =
+                restored.and_then(|()| same(&database.earlier, &target)).and_then(|()| oracle::whole(&target));
+            match outcome {
+                Err(_) if Instant::now() < deadline => std::thread::sleep(AGAIN),
+                outcome => return outcome.map_err(|reason| format!("{}: {reason}", database.path.display())),
+            }
+        }
+    }
+}
+
+/// Between two looks at a replica that is still catching up.
+const AGAIN: Duration = Duration::from_millis(15);
+
+impl Database {
+    fn new(dir: &Path, path: PathBuf) -> Self {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Self { path, apps: Vec::new(), unpublished: false, earlier: dir.join(format!("{name}.copy")) }
+    }
+
+    fn join(&mut self, dir: &Path) -> Result<&mut App, String> {
+        let app = App::start(&self.path, &dir.join("app.log"))?;
+        self.apps.push(app);
+        Ok(self.apps.last_mut().expect("pushed above"))
+    }
+
+    /// Any application; a new one if there is none.
+    fn app(&mut self, dir: &Path) -> Result<&mut App, String> {
+        if self.apps.is_empty() {
+            return self.join(dir);
+        }
+        Ok(self.apps.first_mut().expect("not empty"))
+    }
+
+    fn release(&mut self) -> Result<(), String> {
+        self.apps.iter_mut().try_for_each(|app| app.obey("release"))
+    }
+
+    fn leave_all(&mut self) -> Result<(), String> {
+        self.apps.drain(..).try_for_each(App::leave)
+    }
+
+    fn kill_one(&mut self) {
+        if let Some(mut app) = self.apps.pop() {
+            app.kill();
+            self.unpublished = true;
+        }
+    }
+
+    /// One flipped bit in the second copy of the header: the writer that wrote it
+    /// never got to the first. The commit it was publishing is in the log, or not.
+    fn tear(&mut self) -> Result<(), String> {
+        use std::os::unix::fs::FileExt;
+        const CHANGE_COUNTER_2: u64 = 48 + 8;
+        let index = oracle::with_suffix(&self.path, "-shm");
+        let Ok(file) = std::fs::File::options().read(true).write(true).open(index) else { return Ok(()) };
+        let mut byte = [0];
+        if file.read_exact_at(&mut byte, CHANGE_COUNTER_2).is_ok() {
+            file.write_all_at(&[byte[0] ^ 1], CHANGE_COUNTER_2).map_err(|error| error.to_string())?;
+            self.unpublished = true;
+        }
+        Ok(())
+    }
+
+    /// Back to what the last round ended with, in the same file.
+    fn put_back(&mut self) -> Result<(), String> {
+        self.leave_all()?;
+        if self.earlier.exists() {
+            discard_log(&self.path);
+            std::fs::copy(&self.earlier, &self.path).map_err(|error| error.to_string())?;
+            self.unpublished = false;
+        }
+        Ok(())
+    }
+}
+
+fn discard(path: &Path) {
+    let _ = std::fs::remove_file(path);
+    discard_log(path);
+}
+
+fn discard_log(path: &Path) {
+    for suffix in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(oracle::with_suffix(path, suffix));
+    }
+}
+
+fn configuration(dir: &Path, databases: &[PathBuf], settings: &Settings) -> String {
+    let mut text = "logging:\n  level: debug\ndbs:\n".to_owned();
+    for (number, path) in databases.iter().enumerate() {
+        text += &format!(
+            "  - path: {}\n    monitor-interval: {:?}\n    checkpoint-interval: {:?}\n    \
+             min-checkpoint-page-count: {}\n    truncate-page-n: {}\n    max-sync-wal-bytes: {}\n    \
+             replica:\n      url: file://{}\n      sync-interval: {:?}\n",
+            path.display(),
+            settings.monitor_interval,
+            settings.checkpoint_interval,
+            settings.min_checkpoint_pages,
+            settings.truncate_pages,
+            settings.max_sync_bytes,
+            dir.join(format!("replica{number}")).display(),
+            settings.sync_interval,
+        );
+    }
+    text
+}
