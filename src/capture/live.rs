@@ -47,6 +47,8 @@ pub(super) struct Live {
     pub(super) map: PageMap,
     /// The wal-index file that the guard's lock is on.
     pub(super) shm: (PathBuf, Option<(u64, u64)>),
+    /// Files of the local state that are open: the lock and the page map.
+    pub(super) local: [(PathBuf, Option<(u64, u64)>); 2],
     pub(super) activity: Activity,
 }
 
@@ -260,6 +262,8 @@ impl Live {
     pub(super) fn resync(&mut self, lost: Lost, wall: SystemTime) -> Result<(), Error> {
         let options = self.options.clone();
         let mut snapshot = Snapshot::take(&options.path, &options.log_path(), options.busy_timeout)?;
+        // It was opened by its path, which can name another file by now.
+        self.check_files()?;
         if snapshot.page_size() != self.map.state().identity.page_size {
             return Err(Error::Replaced(options.path.clone()));
         }
@@ -287,6 +291,7 @@ impl Live {
         let options = self.options.clone();
         for _ in 0..BASE_TRIES {
             let snapshot = Snapshot::take(&options.path, &options.log_path(), options.busy_timeout)?;
+            self.check_files()?;
             // A comparison may have captured more than the snapshot shows; then it takes another one.
             if self.capture_to(snapshot.view(), wall)? == Reached::Exactly {
                 return Ok(Base::new(snapshot, *self.state(), options.encoding));
@@ -530,12 +535,17 @@ impl Live {
         self.activity.identity_checked = None;
     }
 
-    /// F50 to F52: what the paths name must be what is open.
+    /// [`Live::check_files`], unless that was a moment ago.
     fn check_identity(&mut self, now: Instant) -> Result<(), Error> {
         if self.activity.identity_checked.is_some_and(|at| now < at + IDENTITY_EVERY) {
             return Ok(());
         }
         self.activity.identity_checked = Some(now);
+        self.check_files()
+    }
+
+    /// F50 to F52, F59: what the paths name must be what is open.
+    pub(super) fn check_files(&mut self) -> Result<(), Error> {
         let identity = self.map.state().identity;
         let path = &self.options.path;
         match file_id(path).map_err(Error::local("look at", path))? {
@@ -550,6 +560,11 @@ impl Live {
         let (shm, id) = &self.shm;
         if file_id(shm).map_err(Error::local("look at", shm))? != *id {
             return Err(Error::SidecarReplaced(shm.clone()));
+        }
+        for (path, id) in &self.local {
+            if file_id(path).map_err(Error::local("look at", path))? != *id {
+                return Err(Error::StateReplaced(path.clone()));
+            }
         }
         if !self.guard.holds_transaction() {
             return Err(Error::Lost(Lost::UnseenRestart));

@@ -14,6 +14,8 @@ mod failures_guard;
 mod failures_idle;
 #[cfg(feature = "failpoints")]
 mod failures_injected;
+mod failures_life;
+mod failures_remote;
 mod fault;
 mod file_storage;
 mod fuzz;
@@ -27,6 +29,7 @@ mod pipeline;
 mod pretend;
 mod replica;
 mod restore;
+mod running;
 mod storage;
 mod takeover;
 mod tidy;
