@@ -549,7 +549,7 @@ mod tests {
     }
 
     fn replica(storage: &Arc<crate::storage::MemoryStorage>) -> Arc<Replica> {
-        let layout = crate::replica::Layout::Decimal;
+        let layout = replica::Layout::Decimal;
         Arc::new(Replica::new("r".to_owned(), storage.clone(), crate::storage::Key::ROOT, layout))
     }
 
