@@ -118,7 +118,10 @@ async fn two_writers_in_every_order_of_their_requests_leave_one_history() {
             let (turns, task) = &tasks[*writer];
             turns.one_turn(task).await;
             let now = objects(&seen).await;
-            assert!(before.iter().all(|(name, bytes)| now.get(name) == Some(bytes)), "{order:?}: a name has other bytes");
+            assert!(
+                before.iter().all(|(name, bytes)| now.get(name) == Some(bytes)),
+                "{order:?}: a name has other bytes"
+            );
             before = now;
         }
         let mut ended = Vec::new();
@@ -128,7 +131,10 @@ async fn two_writers_in_every_order_of_their_requests_leave_one_history() {
             ended.push(task.await.unwrap());
         }
         let fenced: Vec<bool> = ended.iter().map(|(outcome, _)| matches!(outcome, Err(Error::Fenced(_)))).collect();
-        assert!(ended.iter().zip(&fenced).all(|((outcome, _), fenced)| outcome.is_ok() || *fenced), "{order:?}: {ended:?}");
+        assert!(
+            ended.iter().zip(&fenced).all(|((outcome, _), fenced)| outcome.is_ok() || *fenced),
+            "{order:?}: {ended:?}"
+        );
         assert!(fenced != [true, true], "{order:?}: both were stopped");
         let found = rebuild(&seen).await;
         let winner = found == ends[0] && !fenced[0] || found == ends[1] && !fenced[1];
@@ -556,7 +562,8 @@ async fn with_local_state_lost_the_history_goes_on_above_every_level() {
         insert(&app, 10);
         arrives(&replica, &path).await;
         stop(daemon).await;
-        let fresh: Vec<_> = replica.list(Level::L0).await.unwrap().into_iter().filter(|s| s.txids.max() > old).collect();
+        let fresh: Vec<_> =
+            replica.list(Level::L0).await.unwrap().into_iter().filter(|s| s.txids.max() > old).collect();
         assert_eq!(fresh[0].txids, TxidRange::single(old.next()));
         assert_eq!(bases(&replica).await.last(), Some(&old.next().get()), "and stands on its own");
         assert_restores(&replica, &path).await;
@@ -636,7 +643,11 @@ async fn a_dead_replica_delays_nobody_and_alone_gets_a_base_when_it_has_missed_t
     wait_for(&daemon, "both have a base", |f| f.captured.is_some() && f.behind().count() == 0).await;
     let state = capture::default_meta_path(&path);
     let spooled = || -> u64 {
-        crate::running::files_below(&state.join("brooklet/spool")).iter().filter_map(|p| p.metadata().ok()).map(|m| m.len()).sum()
+        crate::running::files_below(&state.join("brooklet/spool"))
+            .iter()
+            .filter_map(|p| p.metadata().ok())
+            .map(|m| m.len())
+            .sum()
     };
 
     moody.set_down(true);
