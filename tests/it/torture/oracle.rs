@@ -1,8 +1,8 @@
 //! What a restored database is held against: the source as SQLite recovers it
 //! from a copy of its files, page by page.
 //!
-//! No test of this binary opens these sources with SQLite in this process, so
-//! copying them here drops nobody's locks.
+//! This process has no SQLite connection to a source, so copying it here drops
+//! nobody's locks.
 
 use std::path::Path;
 
@@ -11,39 +11,47 @@ use rusqlite::Connection;
 /// The byte that SQLite locks; its page holds nothing.
 const LOCK_BYTE: usize = 0x4000_0000;
 
-/// Copies a database that nobody writes to, and lets SQLite recover the copy.
-pub(crate) fn recovered_copy(source: &Path, to: &Path) -> Result<(), String> {
-    let log = with_suffix(source, "-wal");
+/// Copies the file and the log of a database that nobody writes to.
+pub(crate) fn copy(source: &Path, to: &Path) -> Result<(), String> {
+    let (log, log_to) = (with_suffix(source, "-wal"), with_suffix(to, "-wal"));
     let length = || std::fs::metadata(&log).map(|meta| meta.len()).ok();
-    // Nobody writes, but a follower may checkpoint meanwhile: pages that it copies are also in the log, unless it
-    // cuts the log between the two copies.
+    // A follower may checkpoint meanwhile: pages that it copies are also in the log, unless it cuts the log between
+    // the two copies.
     loop {
         let before = length();
         std::fs::copy(source, to).map_err(|error| format!("copy {}: {error}", source.display()))?;
-        let copied = if before.is_some() { std::fs::copy(&log, with_suffix(to, "-wal")).ok() } else { None };
+        let copied = match before {
+            Some(_) => std::fs::copy(&log, &log_to).ok(),
+            None => std::fs::remove_file(&log_to).err().and(None),
+        };
         if before == copied && before == length() {
-            break;
+            return Ok(());
         }
     }
-    let db = Connection::open(to).map_err(text)?;
+}
+
+/// Lets SQLite recover a copy: afterwards the file alone is the database.
+pub(crate) fn recover(copy: &Path) -> Result<(), String> {
+    let db = Connection::open(copy).map_err(text)?;
     db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(text)?;
-    sound(&db).map_err(|reason| format!("the source itself: {reason}"))
+    sound(&db).map(drop).map_err(|reason| format!("the source itself: {reason}"))
 }
 
 /// Whether a restored database is whole in itself: structure, and the number
-/// that triggers keep.
-pub(crate) fn whole(restored: &Path) -> Result<(), String> {
+/// that triggers keep. Gives the number that grows with each commit.
+pub(crate) fn whole(restored: &Path) -> Result<i64, String> {
     sound(&Connection::open(restored).map_err(text)?)
 }
 
-fn sound(db: &Connection) -> Result<(), String> {
+fn sound(db: &Connection) -> Result<i64, String> {
     let said: String = db.query_row("PRAGMA integrity_check(3)", [], |row| row.get(0)).map_err(text)?;
     if said != "ok" {
         return Err(format!("integrity_check: {said}"));
     }
-    let sql = "SELECT (SELECT n FROM tally), (SELECT count(*) FROM t)";
-    let (tally, rows): (i64, i64) = db.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).map_err(text)?;
-    if tally == rows { Ok(()) } else { Err(format!("{rows} rows where the triggers counted {tally}")) }
+    let sql = "SELECT n, (SELECT count(*) FROM t), commits FROM tally";
+    let numbers = db.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+    let (tally, rows, commits): (i64, i64, i64) = numbers.map_err(text)?;
+    if tally == rows { Ok(commits) } else { Err(format!("{rows} rows where the triggers counted {tally}")) }
 }
 
 /// Holds the restored file against the copy, byte for byte.

@@ -70,8 +70,12 @@ impl App {
         end(&mut self.child);
     }
 
-    pub(crate) fn freeze(&self, pause: Duration) {
-        freeze(&self.child, pause);
+    pub(crate) fn stand_still(&self) {
+        send(&self.child, Signal::STOP);
+    }
+
+    pub(crate) fn go_on(&self) {
+        send(&self.child, Signal::CONT);
     }
 }
 
@@ -116,6 +120,7 @@ pub(crate) struct Follower {
     config: PathBuf,
     log: PathBuf,
     child: Option<Child>,
+    told_to_stop: bool,
 }
 
 /// How a follower that was asked to stop ended.
@@ -129,7 +134,7 @@ pub(crate) enum Stopped {
 
 impl Follower {
     pub(crate) fn new(program: Program, config: PathBuf, log: PathBuf) -> Self {
-        Self { program, config, log, child: None }
+        Self { program, config, log, child: None, told_to_stop: false }
     }
 
     pub(crate) fn program(&self) -> &Program {
@@ -143,6 +148,7 @@ impl Follower {
     pub(crate) fn start(&mut self) -> Result<(), String> {
         if self.child.is_none() {
             let child = self.command("replicate").spawn();
+            self.told_to_stop = false;
             self.child = Some(child.map_err(|error| format!("cannot start {:?}: {error}", self.program))?);
         }
         Ok(())
@@ -178,17 +184,28 @@ impl Follower {
         }
     }
 
-    pub(crate) fn freeze(&self, pause: Duration) {
-        if let Some(child) = &self.child {
-            freeze(child, pause);
+    pub(crate) fn stand_still(&self) {
+        self.child.iter().for_each(|child| send(child, Signal::STOP));
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.child.iter().for_each(|child| send(child, Signal::CONT));
+    }
+
+    /// SIGTERM, without waiting.
+    pub(crate) fn tell_to_stop(&mut self) {
+        // A second signal would mean: at once.
+        if let Some(child) = self.child.as_ref().filter(|_| !self.told_to_stop) {
+            send(child, Signal::TERM);
+            self.told_to_stop = true;
         }
     }
 
     /// SIGTERM, and wait.
     pub(crate) fn stop(&mut self) -> Result<Stopped, String> {
         use std::os::unix::process::ExitStatusExt;
+        self.tell_to_stop();
         let Some(mut child) = self.child.take() else { return Ok(Stopped::Well) };
-        send(&child, Signal::TERM);
         let status = exited(&mut child, PATIENCE);
         let status = status.inspect_err(|_| end(&mut child))?;
         match (status.success(), status.signal()) {
@@ -207,9 +224,6 @@ impl Follower {
 
     /// Restores a database. `Err` with what the program said if it did not.
     pub(crate) fn restore(&self, database: &Path, to: &Path, txid: Option<&str>) -> Result<(), String> {
-        if !self.program.is_litestream() {
-            return restore_here(&self.config, database, to, txid);
-        }
         let mut command = Command::new(self.program.path());
         command.arg("restore").arg("-config").arg(&self.config).arg("-o").arg(to);
         if let Some(txid) = txid {
@@ -255,12 +269,6 @@ fn exited(child: &mut Child, patience: Duration) -> Result<ExitStatus, String> {
     }
 }
 
-fn freeze(child: &Child, pause: Duration) {
-    send(child, Signal::STOP);
-    std::thread::sleep(pause);
-    send(child, Signal::CONT);
-}
-
 fn send(child: &Child, signal: Signal) {
     // It fails only if the child has ended, which those find out who wait for it.
     let _ = kill_process(Pid::from_child(child), signal);
@@ -269,32 +277,4 @@ fn send(child: &Child, signal: Signal) {
 fn end(child: &mut Child) {
     let _ = child.kill();
     let _ = child.wait();
-}
-
-fn restore_here(config: &Path, database: &Path, to: &Path, txid: Option<&str>) -> Result<(), String> {
-    use brooklet::restore::*;
-    let name = database.file_name().unwrap().to_string_lossy().replace("db", "replica");
-    let storage = brooklet::storage::FileStorage::new(config.with_file_name(name));
-    let replica = brooklet::replica::Replica::new(
-        "file".to_owned(),
-        std::sync::Arc::new(storage),
-        brooklet::storage::Key::ROOT,
-        brooklet::replica::Layout::Decimal,
-    );
-    let target = match txid {
-        None => Target::Latest,
-        Some(text) => Target::Txid(brooklet::types::Txid::new(u64::from_str_radix(text, 16).unwrap()).unwrap()),
-    };
-    let options = Options {
-        target,
-        overwrite: false,
-        parallelism: 3,
-        limits: Limits::default(),
-        integrity_check: IntegrityCheck::None,
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime
-        .block_on(restore(&[replica], to, &options, &std::sync::Arc::new(Progress::default())))
-        .map(drop)
-        .map_err(|error| error.to_string())
 }

@@ -43,7 +43,7 @@ pub(crate) enum Confirm {
     Once,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// One more application process opens this database.
     Join(usize),
@@ -51,8 +51,8 @@ pub(crate) enum Action {
     Leave(usize),
     /// All leave.
     LeaveAll(usize),
-    /// Every application works; meanwhile something may happen.
-    Burst { operations: u64, seed: u64, incident: Option<(Duration, Incident)> },
+    /// Every application works; meanwhile things happen, each so long after the one before.
+    Burst { operations: u64, seed: u64, incidents: Vec<(Duration, Incident)> },
     /// Starts the follower; `attached` waits until it has taken up the databases.
     Start { attached: bool },
     /// SIGTERM.
@@ -62,9 +62,10 @@ pub(crate) enum Action {
     /// Frames are appended, a checkpoint copies them, and a short new run
     /// overwrites the beginning of the log.
     Tail { database: usize, inserts: u64, mode: &'static str, updates: u64 },
-    /// A large transaction is checkpointed while the follower is away. It comes
-    /// back, and while it reads the log, the next commits restart it.
-    Race { database: usize, rows: u64, after: Duration },
+    /// A large transaction goes to the end of a captured log and is checkpointed
+    /// while the follower is away. It comes back, and about when it reads that part of the log (by itself, or because it
+    /// is told to stop), the next commits restart it.
+    Race { database: usize, rows: u64, after: Duration, stop: bool },
     /// The follower comes while the last applications go.
     Pass { database: usize, after: Duration },
     /// A writer dies between the two copies of the header in the wal-index: whoever
@@ -80,6 +81,9 @@ pub(crate) enum Action {
     Convert { database: usize, seed: u64 },
     /// The file is put back to an older state of itself. Only while nobody follows.
     PutBack(usize),
+    /// File and log are put back together, as when a machine loses its last
+    /// seconds. Only while nobody follows.
+    Revert(usize),
     /// The follower's local state is lost.
     Forget(usize),
 }
@@ -110,6 +114,12 @@ impl Script {
         let count = 2 + writer.rng.below(2);
         let rounds = (0..count).map(|_| writer.round()).collect();
         Self { databases, settings, rounds }
+    }
+
+    /// Whether the database only ever goes forward.
+    pub(crate) fn is_monotonic(&self) -> bool {
+        let back = |action: &Action| matches!(action, Action::PutBack(_) | Action::Revert(_));
+        !self.rounds.iter().flat_map(|round| &round.actions).any(back)
     }
 
     /// One short absence during which an application appends, checkpoints and
@@ -149,13 +159,9 @@ impl Writer {
         for _ in 0..3 + self.rng.below(6) {
             let action = if self.up { self.followed() } else { self.unfollowed() };
             match action {
-                Action::Start { .. } | Action::Race { .. } | Action::Pass { .. } => self.up = true,
+                Action::Start { .. } | Action::Pass { .. } => self.up = true,
+                Action::Race { stop, .. } => self.up = !stop,
                 Action::Stop | Action::Kill => self.up = false,
-                Action::Burst { incident: Some((_, incident)), .. } => match incident {
-                    Incident::Start => self.up = true,
-                    Incident::Stop | Incident::Kill => self.up = false,
-                    Incident::KillApp(_) | Incident::Freeze(_) | Incident::FreezeApp(..) => {}
-                },
                 _ => {}
             }
             actions.push(action);
@@ -168,19 +174,7 @@ impl Writer {
     fn followed(&mut self) -> Action {
         let database = self.database();
         match self.rng.below(100) {
-            0..46 => {
-                let pause = self.milliseconds(40);
-                let incident = self.rng.pick(&[
-                    Incident::Stop,
-                    Incident::Kill,
-                    Incident::Kill,
-                    Incident::KillApp(database),
-                    Incident::Freeze(pause),
-                    Incident::Freeze(pause),
-                    Incident::FreezeApp(database, pause),
-                ]);
-                self.burst(incident)
-            }
+            0..46 => self.burst(),
             46..58 => Action::Stop,
             58..70 => Action::Kill,
             _ => self.either(database),
@@ -190,22 +184,21 @@ impl Writer {
     fn unfollowed(&mut self) -> Action {
         let database = self.database();
         match self.rng.below(100) {
-            0..20 => {
-                let incident = self.rng.pick(&[Incident::Start, Incident::Start, Incident::KillApp(database)]);
-                self.burst(incident)
-            }
+            0..20 => self.burst(),
             20..42 => Action::Tail {
                 database,
                 inserts: 1 + self.rng.below(60),
                 mode: self.rng.pick(&MODES),
                 updates: 1 + self.rng.below(3),
             },
-            42..50 => Action::Race { database, rows: 20 + self.rng.below(300), after: self.milliseconds(60) },
+            42..46 => self.race(database, 60, false),
+            46..50 => self.race(database, 4, true),
             50..53 => Action::Pass { database, after: self.milliseconds(30) },
             53..72 => Action::Start { attached: self.rng.percent(70) },
             72..76 => Action::LeaveAll(database),
             76..78 if !self.only_ordinary => Action::PutBack(database),
             78..80 if !self.only_ordinary => Action::Forget(database),
+            80..82 if !self.only_ordinary => Action::Revert(database),
             _ => self.either(database),
         }
     }
@@ -219,13 +212,39 @@ impl Writer {
             8..10 => Action::Release(database),
             10 => Action::Tear(database),
             11 => Action::Convert { database, seed: self.rng.next() },
-            _ => Action::Burst { operations: 1 + self.rng.below(6), seed: self.rng.next(), incident: None },
+            _ => Action::Burst { operations: 1 + self.rng.below(6), seed: self.rng.next(), incidents: Vec::new() },
         }
     }
 
-    fn burst(&mut self, incident: Incident) -> Action {
-        let incident = self.rng.percent(50).then(|| (self.milliseconds(50), incident));
-        Action::Burst { operations: 5 + self.rng.below(40), seed: self.rng.next(), incident }
+    fn burst(&mut self) -> Action {
+        let count = self.rng.pick(&[0, 0, 1, 1, 1, 2, 3]);
+        let incidents = (0..count).map(|_| (self.milliseconds(50), self.incident())).collect();
+        Action::Burst { operations: 5 + self.rng.below(40), seed: self.rng.next(), incidents }
+    }
+
+    fn incident(&mut self) -> Incident {
+        let (database, pause) = (self.database(), self.milliseconds(40));
+        let of_applications = [Incident::KillApp(database), Incident::FreezeApp(database, pause)];
+        match (self.rng.below(7), self.up) {
+            (0, _) => self.rng.pick(&of_applications),
+            (1..3, true) => Incident::Freeze(pause),
+            (3..6, true) => {
+                self.up = false;
+                Incident::Kill
+            }
+            (_, true) => {
+                self.up = false;
+                Incident::Stop
+            }
+            (_, false) => {
+                self.up = true;
+                Incident::Start
+            }
+        }
+    }
+
+    fn race(&mut self, database: usize, within: u64, stop: bool) -> Action {
+        Action::Race { database, rows: 50 + self.rng.below(500), after: self.milliseconds(within), stop }
     }
 
     fn database(&mut self) -> usize {
@@ -234,7 +253,7 @@ impl Writer {
 
     fn milliseconds(&mut self, limit: u64) -> Duration {
         // Half of them very soon.
-        let limit = if self.rng.percent(50) { limit / 8 } else { limit };
-        Duration::from_micros(self.rng.below(limit * 1000))
+        let micros = if self.rng.percent(50) { limit * 125 } else { limit * 1000 };
+        Duration::from_micros(self.rng.below(micros))
     }
 }
