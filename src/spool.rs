@@ -24,13 +24,15 @@ use crate::ltx;
 use crate::types::{Checksum, Generation, Txid, TxidRange};
 
 /// One batch captured from a database on this machine. The state in which a
-/// history begins has a number too, so segments count from 2. Replicas number
-/// what they keep by their own TXIDs.
+/// history begins has a number too, so segments count from 2. A new history goes
+/// on counting: an upload that still works for the one before must not find
+/// segments under the numbers it knows. Replicas number what they keep by their
+/// own TXIDs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seq(NonZeroU64);
 
 impl Seq {
-    /// The state in which a generation begins.
+    /// The state in which the first generation begins.
     pub const FIRST: Self = Self(NonZeroU64::MIN);
 
     /// `None` for 0.

@@ -175,6 +175,14 @@ impl Prepared {
             PreparedBody::Disk(draft) => Body::File(PathBuf::from(draft.path())),
         }
     }
+
+    /// Whether it can be put again.
+    fn is_at_hand(&self) -> bool {
+        match &self.body {
+            PreparedBody::Memory(_) => true,
+            PreparedBody::Disk(draft) => draft.path().exists(),
+        }
+    }
 }
 
 impl Uploader {
@@ -208,7 +216,16 @@ impl Uploader {
         self.fenced
     }
 
+    /// Asks the replica again where it stands before anything else is shipped.
+    pub fn forget(&mut self) {
+        (self.opened, self.unresolved) = (None, None);
+    }
+
     /// Ships the next object of this history, if there is one.
+    ///
+    /// After an error the object may be on the replica or not. If it is still at
+    /// hand it is put again unchanged, which tells; otherwise the replica is asked
+    /// again where it stands.
     ///
     /// # Errors
     /// Why not; nothing is lost by calling again.
@@ -239,7 +256,8 @@ impl Uploader {
                     let txid = Txid::after(opened.position);
                     match prepare(spool.clone(), segments, txid, self.encoding).await {
                         Ok(prepared) => self.unresolved = Some(prepared),
-                        Err(Unusable { through, error }) => {
+                        Err(Unprepared::Passing(error)) => return Err(error.into()),
+                        Err(Unprepared::Unusable { through, error }) => {
                             tracing::warn!(
                                 replica = self.replica.name(),
                                 error = error.to_string(),
@@ -255,6 +273,10 @@ impl Uploader {
         let prepared = self.unresolved.as_ref().expect("prepared above");
         let txids = TxidRange::single(prepared.txid);
         let put = self.replica.put_segment(Level::L0, txids, prepared.body(), prepared.timestamp).await;
+        let list_again = matches!(&put, Err(PutError::Storage(error)) if error.kind == ErrorKind::Exists);
+        if list_again || (put.is_err() && !prepared.is_at_hand()) {
+            self.forget();
+        }
         self.note_fence(put)?;
         let done = self.unresolved.take().expect("still there");
         self.confirm(done.txid, done.through, done.timestamp);
@@ -274,7 +296,7 @@ impl Uploader {
         let txid = Txid::after(opened.position);
         let broken = opened.position.is_some() && !opened.whole;
         // Whatever goes wrong, the next look tells what arrived: a base is not read a second time in the same state.
-        (self.opened, self.unresolved) = (None, None);
+        self.forget();
         self.put_complete(&base, Level::L0, TxidRange::single(txid)).await?;
         self.wrote = Some(txid);
         if broken {
@@ -393,15 +415,18 @@ impl Uploader {
     }
 }
 
-/// The least merged segment that ends the history, at level 0 above all: only
-/// there does the next writer look.
+/// The least merged segment that ends the history. It is not always at level 0:
+/// merging and lifecycle rules remove from there what higher levels hold.
 fn newest_at(listing: &Listing, position: Txid) -> Option<&replica::Segment> {
-    listing.level(Level::L0).iter().rev().find(|segment| segment.txids.max() == position)
+    listing.segments().find(|segment| segment.txids.max() == position)
 }
 
-struct Unusable {
-    through: Seq,
-    error: ltx::Error,
+/// Why spooled segments did not become an object.
+enum Unprepared {
+    /// They are damaged or gone, up to and including `through`.
+    Unusable { through: Seq, error: ltx::Error },
+    /// Something else failed, which says nothing about them: no room, too many open files.
+    Passing(ltx::Error),
 }
 
 /// Merges spooled segments into one object for `txid`.
@@ -410,17 +435,28 @@ async fn prepare(
     segments: Vec<Spooled>,
     txid: Txid,
     encoding: Encoding,
-) -> Result<Prepared, Unusable> {
+) -> Result<Prepared, Unprepared> {
     let through = segments.last().map_or(Seq::FIRST, |s| s.seq);
     let work = tokio::task::spawn_blocking(move || merge(&spool, &segments, txid, encoding));
-    match work.await {
-        Ok(result) => result.map_err(|error| Unusable { through, error }),
-        Err(error) => Err(Unusable { through, error: ltx::Error::Io(std::io::Error::other(error)) }),
-    }
+    let error = match work.await {
+        Ok(Ok(prepared)) => return Ok(prepared),
+        Ok(Err(error)) => error,
+        Err(error) => ltx::Error::Io(std::io::Error::other(error)),
+    };
+    Err(match &error {
+        ltx::Error::Io(cause) if cause.kind() != std::io::ErrorKind::NotFound => Unprepared::Passing(error),
+        _ => Unprepared::Unusable { through, error },
+    })
 }
 
 fn merge(spool: &Spool, segments: &[Spooled], txid: Txid, encoding: Encoding) -> Result<Prepared, ltx::Error> {
-    let open = |segment: &Spooled| Decoder::new(spool.reader(segment.seq).map_err(ltx::Error::Io)?);
+    let open = |segment: &Spooled| {
+        let decoder = Decoder::new(spool.reader(segment.seq).map_err(ltx::Error::Io)?)?;
+        match *decoder.header() == segment.header {
+            true => Ok(decoder),
+            false => Err(ltx::Error::Header { reason: "it is not the one that was captured" }),
+        }
+    };
     let inputs = segments.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let newest = segments.last().ok_or(ltx::Error::NothingToMerge)?;
     let txids = TxidRange::single(txid);

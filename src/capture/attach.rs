@@ -4,7 +4,8 @@
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -31,7 +32,8 @@ use crate::types::{Generation, Timestamp, page_checksum};
 pub(super) struct Local {
     pub(super) spool: Arc<Spool>,
     /// Held open: closing it gives the lock up.
-    _lock: File,
+    lock: File,
+    dir: PathBuf,
 }
 
 impl Local {
@@ -39,7 +41,7 @@ impl Local {
     pub(super) fn open(options: &Options) -> Result<Self, Error> {
         let dir = options.state_dir();
         durable::create_dir_all(&dir, durable::PRIVATE_DIR).map_err(|e| Error::local("create", &dir)(e.into()))?;
-        let path = dir.join("lock");
+        let path = lock_path(&dir);
         let lock = File::options().create(true).truncate(false).write(true).open(&path);
         let lock = lock.map_err(Error::local("open", &path))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -47,7 +49,7 @@ impl Local {
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::Locked(path)),
             Err(error) => return Err(Error::local("lock", &path)(error.into())),
         }
-        let spool_dir = dir.join("spool");
+        let spool_dir = spool_dir(&dir);
         let opened = Spool::open(&spool_dir, options.spool_budget, durable::PRIVATE_DIR);
         let (spool, opened) = opened.map_err(Error::local("open", &spool_dir))?;
         if !opened.removed.is_empty() {
@@ -57,8 +59,25 @@ impl Local {
                 "local segments were damaged or cut off and are gone: replicas that lack them will get a new base"
             );
         }
-        Ok(Self { spool: Arc::new(spool), _lock: lock })
+        let local = Self { spool: Arc::new(spool), lock, dir };
+        // Between opening and locking it, somebody can have removed the file.
+        if local.is_there() { Ok(local) } else { Err(Error::StateReplaced(path)) }
     }
+
+    /// Whether the directory still is the one that was opened, and locked for us alone.
+    pub(super) fn is_there(&self) -> bool {
+        let locked = self.lock.metadata().ok().map(|meta| (meta.dev(), meta.ino()));
+        let found = file_id(&lock_path(&self.dir)).ok().flatten();
+        found.is_some() && found == locked && spool_dir(&self.dir).is_dir()
+    }
+}
+
+fn lock_path(dir: &Path) -> PathBuf {
+    dir.join("lock")
+}
+
+fn spool_dir(dir: &Path) -> PathBuf {
+    dir.join("spool")
 }
 
 /// Takes up a database whose file exists.
@@ -101,7 +120,9 @@ pub(super) fn attach(options: &Arc<Options>, spool: &Arc<Spool>, wall: SystemTim
             let mut snapshot = Snapshot::of_guard(held, view, frozen, &log_path)?;
             let generation = new_generation();
             let now = Timestamp::from(wall);
-            let map = resync::rebuild(&mut snapshot, &map_path, spool, identity, generation, now)?;
+            let last = other.map(|map| map.state().seq).max(spool.newest());
+            let first = last.map_or(Seq::FIRST, Seq::next);
+            let map = resync::rebuild(&mut snapshot, &map_path, spool, identity, generation, first, now)?;
             tracing::info!(
                 db = path.display().to_string(),
                 generation = generation.to_string(),
@@ -113,6 +134,9 @@ pub(super) fn attach(options: &Arc<Options>, spool: &Arc<Spool>, wall: SystemTim
             (map, None)
         }
     };
+    let lock_path = lock_path(&options.state_dir());
+    let [lock, open_map] = [&lock_path, &map_path].map(|path| file_id(path).map_err(Error::local("look at", path)));
+    let local = [(lock_path.clone(), lock?), (map_path.clone(), open_map?)];
     let mut live = Live {
         options: options.clone(),
         spool: spool.clone(),
@@ -121,6 +145,7 @@ pub(super) fn attach(options: &Arc<Options>, spool: &Arc<Spool>, wall: SystemTim
         log,
         map,
         shm: (shm_path, shm),
+        local,
         activity: Activity::default(),
     };
     if let Some(lost) = lost {

@@ -26,6 +26,9 @@ pub enum Error {
          cannot be seen; restart the application", .0.display()
     )]
     SidecarReplaced(PathBuf),
+    /// The local state was removed or replaced while in use.
+    #[error("{} was removed or replaced while it was in use: continuing with what is there now", .0.display())]
+    StateReplaced(PathBuf),
     /// Another process replicates this database with the same local state.
     #[error("another process is replicating this database: it holds the lock on {}", .0.display())]
     Locked(PathBuf),

@@ -47,6 +47,8 @@ pub(super) struct Live {
     pub(super) map: PageMap,
     /// The wal-index file that the guard's lock is on.
     pub(super) shm: (PathBuf, Option<(u64, u64)>),
+    /// Files of the local state that are open: the lock and the page map.
+    pub(super) local: [(PathBuf, Option<(u64, u64)>); 2],
     pub(super) activity: Activity,
 }
 
@@ -59,10 +61,14 @@ pub(super) struct Activity {
     dirty_since: Option<Instant>,
     last_attempt: Option<Instant>,
     futile: u32,
+    /// Attempts in a row that were given up because too much was not captured.
+    crowded: u32,
     file_frames: u32,
     identity_checked: Option<Instant>,
     /// The longest time that our barrier kept writers waiting.
     pub(super) longest_barrier: Duration,
+    /// Barriers so far.
+    pub(super) barriers: u64,
     /// Complete seals so far.
     pub(super) seals: u64,
     /// Comparisons so far, for want of proof.
@@ -73,8 +79,13 @@ pub(super) struct Activity {
 const IDENTITY_EVERY: Duration = Duration::from_millis(100);
 /// The barrier is not waited for longer than this: another writer is busy, and so is the log.
 const BARRIER_WAIT: Duration = Duration::from_millis(60);
-/// More frames than this, in bytes, are not captured while writers wait.
+/// A window up to this size is kept in memory, so its pages are read only once.
+const IN_MEMORY: u64 = 4 << 20;
+/// More frames than this, in bytes, are not captured while writers wait...
 const SEAL_BYTES: u64 = 1 << 20;
+/// ...unless writers are so fast that there always are more, and the log would grow for as long as they go on: each
+/// attempt that was given up for it doubles the bound, up to some 20 ms of reading.
+const SEAL_DOUBLINGS: u32 = 4;
 /// Bulk copies in a row while the rest keeps shrinking.
 const BULK_ROUNDS: usize = 4;
 /// A guard that cannot be taken again is tried this often before anything else is done.
@@ -146,7 +157,7 @@ impl Live {
                     return Ok(Reached::Exactly);
                 }
                 Step::Resync(lost) => lost,
-                step => match self.scan(view, step, self.options.max_pass_bytes)? {
+                step => match self.scan(view, step, self.options.max_pass_bytes, IN_MEMORY)? {
                     Err(lost) => lost,
                     Ok(window) => match self.store(view, &window, step, wall) {
                         Err(Error::Lost(lost)) => lost,
@@ -167,7 +178,7 @@ impl Live {
     }
 
     /// Proves the new frames.
-    fn scan(&mut self, view: &View, step: Step, limit: u64) -> Result<Result<Window, Lost>, Error> {
+    fn scan(&mut self, view: &View, step: Step, limit: u64, keep: u64) -> Result<Result<Window, Lost>, Error> {
         let page_size = self.map.state().identity.page_size;
         let Some(cursor) = self.map.state().cursor else { return Ok(Err(Lost::NoCursor)) };
         let local = |error| Error::local("read", self.log.path())(error);
@@ -181,7 +192,7 @@ impl Live {
             },
             Step::Wait | Step::Resync(_) => return Ok(Err(Lost::NoCursor)),
         };
-        let window = match self.log.scan(scanner, to, limit).map_err(local)? {
+        let window = match self.log.scan(scanner, to, limit, keep).map_err(local)? {
             Ok(window) => window,
             Err(lost) => return Ok(Err(lost)),
         };
@@ -211,6 +222,7 @@ impl Live {
             wal: Some(WalSpan { offset, size: frame_end(window.end, page_size) - offset, salts: view.salts }),
             timestamp: self.commit_time(view, wall),
         };
+        fail::fail_point!("capture::between-passes");
         let (guard, log) = (&mut self.guard, &self.log);
         let read = |index: usize, page: &mut Vec<u8>| match window.read(log, index, page) {
             // Its frames were there a moment ago: the log was cut.
@@ -251,6 +263,8 @@ impl Live {
     pub(super) fn resync(&mut self, lost: Lost, wall: SystemTime) -> Result<(), Error> {
         let options = self.options.clone();
         let mut snapshot = Snapshot::take(&options.path, &options.log_path(), options.busy_timeout)?;
+        // It was opened by its path, which can name another file by now.
+        self.check_files()?;
         if snapshot.page_size() != self.map.state().identity.page_size {
             return Err(Error::Replaced(options.path.clone()));
         }
@@ -278,6 +292,7 @@ impl Live {
         let options = self.options.clone();
         for _ in 0..BASE_TRIES {
             let snapshot = Snapshot::take(&options.path, &options.log_path(), options.busy_timeout)?;
+            self.check_files()?;
             // A comparison may have captured more than the snapshot shows; then it takes another one.
             if self.capture_to(snapshot.view(), wall)? == Reached::Exactly {
                 return Ok(Base::new(snapshot, *self.state(), options.encoding));
@@ -422,22 +437,35 @@ impl Live {
     /// the database, and moves the guard to slot 0 before the barrier falls.
     fn seal(&mut self, checkpointer: &mut Handle, wall: SystemTime) -> Result<bool, Error> {
         let mut barrier = Handle::open(&self.options.path, BARRIER_WAIT)?;
+        let bound = SEAL_BYTES << self.activity.crowded.min(SEAL_DOUBLINGS);
+        let view = self.guard.view()?;
+        if self.uncaptured(&view) > bound / 2 {
+            // What came while the bulk was being copied; while this is captured, less comes.
+            self.capture(wall)?;
+        }
+        fail::fail_point!("capture::before-barrier");
         match barrier.begin_barrier() {
             Ok(()) => {}
             Err(error) if error.is_busy() => return Ok(false),
             Err(error) => return Err(error.into()),
         }
         let begun = Instant::now();
-        let sealed = self.seal_under_barrier(checkpointer);
+        let sealed = self.seal_under_barrier(checkpointer, bound);
         barrier.end();
         let held = begun.elapsed();
+        self.activity.barriers += 1;
         self.activity.longest_barrier = self.activity.longest_barrier.max(held);
         tracing::debug!(
             db = self.options.path.display().to_string(),
             held_us = u64::try_from(held.as_micros()).unwrap_or(u64::MAX),
             "barrier released"
         );
-        match sealed? {
+        let sealed = sealed?;
+        self.activity.crowded = match sealed {
+            Sealed::Not => self.activity.crowded.saturating_add(1),
+            _ => 0,
+        };
+        match sealed {
             Sealed::Not => Ok(false),
             Sealed::Lost(lost) => {
                 self.resync(lost, wall)?;
@@ -452,27 +480,28 @@ impl Live {
         }
     }
 
-    fn seal_under_barrier(&mut self, checkpointer: &mut Handle) -> Result<Sealed, Error> {
-        let view = self.guard.view()?;
+    /// Bytes of the log that a capture of everything in `view` would read.
+    fn uncaptured(&self, view: &View) -> u64 {
         let page_size = self.map.state().identity.page_size;
-        let step = self.plan(&view).unwrap_or(Step::Resync(Lost::NoCursor));
-        let from = match (step, self.map.state().cursor) {
-            (Step::Append { .. }, Some(cursor)) => cursor.frame,
-            _ => 0,
+        let (from, to) = match (self.plan(view), self.map.state().cursor) {
+            (Some(Step::Append { to }), Some(cursor)) => (cursor.frame, to),
+            (Some(Step::FollowRestart { to }), _) => (0, to),
+            _ => return 0,
         };
-        let rest = match step {
+        frame_end(to, page_size) - frame_end(from, page_size)
+    }
+
+    fn seal_under_barrier(&mut self, checkpointer: &mut Handle, bound: u64) -> Result<Sealed, Error> {
+        let view = self.guard.view()?;
+        let rest = match self.plan(&view).unwrap_or(Step::Resync(Lost::NoCursor)) {
             Step::Wait => None,
             Step::Resync(lost) => return Ok(Sealed::Lost(lost)),
-            Step::Append { to } | Step::FollowRestart { to } => {
-                if frame_end(to, page_size) - frame_end(from, page_size) > SEAL_BYTES {
-                    return Ok(Sealed::Not);
-                }
-                // Small enough to be kept in memory: its frames may be overwritten once the barrier falls.
-                match self.scan(&view, step, u64::MAX)? {
-                    Ok(window) => Some((window, step)),
-                    Err(lost) => return Ok(Sealed::Lost(lost)),
-                }
-            }
+            _ if self.uncaptured(&view) > bound => return Ok(Sealed::Not),
+            // Small enough to be kept in memory: its frames may be overwritten once the barrier falls.
+            step => match self.scan(&view, step, u64::MAX, bound)? {
+                Ok(window) => Some((window, step)),
+                Err(lost) => return Ok(Sealed::Lost(lost)),
+            },
         };
         // From here to the new read transaction the write lock alone keeps the log from restarting.
         self.guard.end();
@@ -507,12 +536,17 @@ impl Live {
         self.activity.identity_checked = None;
     }
 
-    /// F50 to F52: what the paths name must be what is open.
+    /// [`Live::check_files`], unless that was a moment ago.
     fn check_identity(&mut self, now: Instant) -> Result<(), Error> {
         if self.activity.identity_checked.is_some_and(|at| now < at + IDENTITY_EVERY) {
             return Ok(());
         }
         self.activity.identity_checked = Some(now);
+        self.check_files()
+    }
+
+    /// F50 to F52, F59: what the paths name must be what is open.
+    pub(super) fn check_files(&mut self) -> Result<(), Error> {
         let identity = self.map.state().identity;
         let path = &self.options.path;
         match file_id(path).map_err(Error::local("look at", path))? {
@@ -527,6 +561,11 @@ impl Live {
         let (shm, id) = &self.shm;
         if file_id(shm).map_err(Error::local("look at", shm))? != *id {
             return Err(Error::SidecarReplaced(shm.clone()));
+        }
+        for (path, id) in &self.local {
+            if file_id(path).map_err(Error::local("look at", path))? != *id {
+                return Err(Error::StateReplaced(path.clone()));
+            }
         }
         if !self.guard.holds_transaction() {
             return Err(Error::Lost(Lost::UnseenRestart));

@@ -20,9 +20,6 @@ const WAL_HEADER_LEN: usize = 32;
 const _: () = assert!(FRAME_HEADER_LEN as u64 == FRAME_HEADER_SIZE && WAL_HEADER_LEN as u64 == WAL_HEADER_SIZE);
 /// Frames are read this many bytes at a time.
 const CHUNK: usize = 1 << 20;
-/// A window up to this size is kept in memory, so its pages are read only once.
-pub(super) const IN_MEMORY: u64 = 4 << 20;
-
 /// An open WAL file.
 #[derive(Debug)]
 pub(super) struct LogFile {
@@ -142,11 +139,17 @@ impl LogFile {
 
     /// Proves the frames from where `scanner` stands up to and including `to`
     /// (which the wal-index says is a commit), or up to the first commit after
-    /// `limit` bytes.
-    pub(super) fn scan(&self, mut scanner: Scanner, to: u32, limit: u64) -> io::Result<Result<Window, Lost>> {
+    /// `limit` bytes. A window of at most `keep` bytes stays in memory.
+    pub(super) fn scan(
+        &self,
+        mut scanner: Scanner,
+        to: u32,
+        limit: u64,
+        keep: u64,
+    ) -> io::Result<Result<Window, Lost>> {
         let first = scanner.frame() + 1;
         let bytes = frame_end(to, self.page_size) - frame_end(scanner.frame(), self.page_size);
-        let keep = bytes <= IN_MEMORY.min(limit);
+        let keep = bytes <= keep.min(limit);
         let size = self.frame_size();
         let mut buffer =
             vec![0u8; if keep { usize::try_from(bytes).unwrap_or(CHUNK) } else { (CHUNK / size).max(1) * size }];

@@ -73,6 +73,8 @@ pub struct Stepped {
 pub struct Counters {
     /// The longest time that writers were kept waiting.
     pub longest_barrier: Duration,
+    /// How often writers were kept waiting.
+    pub barriers: u64,
     /// Complete checkpoints.
     pub seals: u64,
     /// Continuations by comparison.
@@ -81,8 +83,9 @@ pub struct Counters {
 
 /// First wait after an error; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(250);
-/// A database that cannot be followed is tried again at least this often.
-const RETRY_MAX: Duration = Duration::from_secs(5);
+/// A database that cannot be followed is tried again at least this often, so that it is followed within five seconds
+/// after whatever was wrong has ended.
+const RETRY_MAX: Duration = Duration::from_secs(4);
 
 /// One database to follow.
 #[derive(Debug)]
@@ -138,6 +141,7 @@ impl Database {
         let now = self.live.as_ref().map(|l| &l.activity);
         Counters {
             longest_barrier: self.past.longest_barrier.max(now.map_or(Duration::ZERO, |a| a.longest_barrier)),
+            barriers: self.past.barriers + now.map_or(0, |a| a.barriers),
             seals: self.past.seals + now.map_or(0, |a| a.seals),
             resyncs: self.past.resyncs + now.map_or(0, |a| a.resyncs),
         }
@@ -156,13 +160,17 @@ impl Database {
         if self.live.is_none() && self.retry_at.is_some_and(|at| now < at) {
             return self.stepped(self.retry_at);
         }
+        let was_live = self.live.is_some();
         let looked = self.attached(wall).and_then(|live| live.look(now, wall));
         match looked {
             Ok(looked) => {
+                if !was_live {
+                    tracing::info!(path = self.options.path.display().to_string(), "initialized db");
+                }
                 self.recovered();
                 self.stepped(looked.again)
             }
-            Err(error) => self.failed(&error, now),
+            Err(error) => self.failed(&error, now, was_live),
         }
     }
 
@@ -211,6 +219,10 @@ impl Database {
     /// # Errors
     /// Why the last capture failed; the database is then detached.
     pub fn finish(&mut self, now: Instant, wall: SystemTime) -> Result<(), Error> {
+        if self.live.as_mut().is_some_and(|live| live.check_files().is_err()) {
+            // What was replaced a moment ago is taken up anew, as the next step would do.
+            self.detach();
+        }
         self.capture_if_possible(wall)?;
         if let Some(live) = &mut self.live {
             // Only a courtesy: what matters is captured.
@@ -240,13 +252,12 @@ impl Database {
         let id = state::file_id(path).map_err(Error::local("look at", path))?;
         let id = id.ok_or_else(|| Error::Missing(path.clone()))?;
         self.register(id)?;
-        if self.local.is_none() {
+        if self.local.as_ref().is_none_or(|local| !local.is_there()) {
+            self.local = None;
             self.local = Some(Local::open(&self.options)?);
         }
         let spool = &self.local.as_ref().expect("opened above").spool;
-        let live = attach::attach(&self.options, spool, wall)?;
-        tracing::info!(path = self.options.path.display().to_string(), "initialized db");
-        Ok(live)
+        attach::attach(&self.options, spool, wall)
     }
 
     /// F53: one file, one follower.
@@ -286,8 +297,7 @@ impl Database {
     }
 
     /// One line per trouble, however often it is met.
-    fn failed(&mut self, error: &Error, now: Instant) -> Stepped {
-        let was_live = self.live.is_some();
+    fn failed(&mut self, error: &Error, now: Instant, was_live: bool) -> Stepped {
         self.detach();
         let text = error.chain();
         if self.last_trouble.as_ref() != Some(&text) {

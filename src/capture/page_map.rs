@@ -68,7 +68,21 @@ impl PageMap {
         state: impl FnOnce(Checksum, u32) -> State,
     ) -> Result<Self, E> {
         let draft = path.with_extension("tmp");
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&draft)?;
+        let created = Self::create_draft(&draft, entries, state).and_then(|(file, state)| {
+            std::fs::rename(&draft, path)?;
+            durable::sync_dir(path.parent().unwrap_or(Path::new("."))).map_err(io::Error::from)?;
+            Ok(Self { path: path.to_owned(), file, state, slot: 0 })
+        });
+        // What cannot be removed now is written over by the next attempt.
+        created.inspect_err(|_| drop(std::fs::remove_file(&draft)))
+    }
+
+    fn create_draft<E: From<io::Error>>(
+        draft: &Path,
+        entries: impl Iterator<Item = Result<Option<Checksum>, E>>,
+        state: impl FnOnce(Checksum, u32) -> State,
+    ) -> Result<(File, State), E> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(draft)?;
         let mut block: Vec<u8> = Vec::with_capacity(BLOCK * 8);
         let mut at = ENTRIES;
         let mut total = RollingChecksum::default();
@@ -90,9 +104,7 @@ impl PageMap {
         let state = state(total.checksum(), count);
         file.write_all_at(&state.encode(), 0)?;
         file.sync_all()?;
-        std::fs::rename(&draft, path)?;
-        durable::sync_dir(path.parent().unwrap_or(Path::new("."))).map_err(io::Error::from)?;
-        Ok(Self { path: path.to_owned(), file, state, slot: 0 })
+        Ok((file, state))
     }
 
     /// Opens the map and checks it. `newest` tells the newest batch in the spool

@@ -61,14 +61,15 @@ pub(super) fn compare(
     batch::publish(map, spool, encoding, &batch, read, || Ok(())).map(Some)
 }
 
-/// Begins a new history: every page's checksum is recorded, the spool is empty,
-/// and every replica needs a base.
+/// Begins a new history with batch `first`: every page's checksum is recorded,
+/// the spool is empty, and every replica needs a base.
 pub(super) fn rebuild(
     snapshot: &mut Snapshot,
     path: &Path,
     spool: &Spool,
     identity: Identity,
     generation: Generation,
+    first: Seq,
     now: Timestamp,
 ) -> Result<PageMap, Error> {
     let lock = lock_page(snapshot.page_size());
@@ -86,7 +87,7 @@ pub(super) fn rebuild(
     let state = |checksum, page_count| State {
         identity,
         generation,
-        seq: Seq::FIRST,
+        seq: first,
         page_count,
         checksum,
         timestamp: now,
@@ -96,7 +97,7 @@ pub(super) fn rebuild(
         Rebuild::Capture(error) => error,
         Rebuild::Local(source) => Error::local("write", path)(source),
     })?;
-    let floor = Point { seq: Seq::FIRST, checksum: map.state().checksum };
+    let floor = Point { seq: first, checksum: map.state().checksum };
     spool.restart(floor).map_err(Error::local("empty the spool beside", path))?;
     Ok(map)
 }

@@ -105,7 +105,7 @@ impl Snapshot {
                 let log = LogFile::open(log_path, page_size).map_err(Error::local("open", log_path))?;
                 let local = |error| Error::local("read", log_path)(error);
                 let header = log.header(view.salts).map_err(local)?.ok_or(Lost::ChainBroken)?;
-                let window = log.scan(Scanner::at_start(&header), view.mx_frame, u64::MAX).map_err(local)??;
+                let window = log.scan(Scanner::at_start(&header), view.mx_frame, u64::MAX, 0).map_err(local)??;
                 if window.chain != view.chain {
                     return Err(Lost::ChainBroken.into());
                 }

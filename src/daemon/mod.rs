@@ -12,8 +12,9 @@ mod queue;
 mod shipping;
 mod watch;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -82,6 +83,8 @@ pub struct Unconfirmed {
 const POLL: Duration = Duration::from_secs(5);
 /// The same where events are known not to work.
 const POLL_WITHOUT_EVENTS: Duration = Duration::from_secs(1);
+/// A database that is being worked on is tried again after this time.
+const WHILE_BUSY: Duration = Duration::from_millis(250);
 /// A wake-up nearer than this needs no watch.
 const NEAR: Duration = Duration::from_millis(60);
 
@@ -170,7 +173,9 @@ impl Daemon {
         threads.extend((0..settings.workers.max(1)).map(|n| {
             spawn(&format!("capture-{n}"), &shared, |shared| {
                 while let Some(database) = shared.queue.pop() {
-                    Shared::step(shared, database);
+                    if catch_unwind(AssertUnwindSafe(|| Shared::step(shared, database))).is_err() {
+                        shared.panicked(database);
+                    }
                 }
             })
         }));
@@ -205,16 +210,10 @@ impl Daemon {
         };
         self.shared.stopping.send_replace(true);
         let mut changes = self.shared.board.watch();
-        loop {
-            let behind = self.shared.behind();
-            if behind.is_empty() {
-                break;
-            }
-            if tokio::time::timeout_at(deadline, changes.changed()).await.is_err() {
-                unconfirmed.extend(behind);
-                break;
-            }
-        }
+        while self.shared.may_catch_up() && tokio::time::timeout_at(deadline, changes.changed()).await.is_ok() {}
+        let shippings = self.shared.databases.iter().flat_map(|entry| &entry.shipping);
+        shippings.for_each(Shipping::end);
+        unconfirmed.extend(self.shared.behind());
         unconfirmed
     }
 }
@@ -242,6 +241,14 @@ impl Entry {
         self.capture.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    fn lock_if_free(&self) -> Option<std::sync::MutexGuard<'_, Database>> {
+        match self.capture.try_lock() {
+            Ok(database) => Some(database),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
     fn source(&self) -> Option<Source> {
         self.source.lock().expect("no holder of this lock panics").clone()
     }
@@ -251,7 +258,10 @@ impl Shared {
     /// Steps one database and arranges for the next step.
     fn step(self: &Arc<Self>, index: usize) {
         let entry = &self.databases[index];
-        let mut database = entry.lock();
+        let Some(mut database) = entry.lock_if_free() else {
+            // A long step or a base is at work on it: the threads are for the other databases meanwhile.
+            return self.clock.set(index, Some(Instant::now() + WHILE_BUSY));
+        };
         let watched = self.watch.disarm_fired(&entry.log_path);
         if watched == Watched::Fired {
             database.files_changed();
@@ -280,6 +290,17 @@ impl Shared {
             }
         };
         self.clock.set(index, at);
+    }
+
+    /// A fault in the program: the database is let go and taken up anew, which
+    /// proves everything that it uses. The others never notice.
+    fn panicked(&self, index: usize) {
+        let entry = &self.databases[index];
+        entry.lock().release();
+        let reason = "an internal error stopped this step; please report it together with the log".to_owned();
+        tracing::error!(db = entry.path.display().to_string(), error = reason, "sync error");
+        self.board.update(index, |facts| facts.health = Health::Broken(reason));
+        self.clock.set(index, Some(Instant::now() + POLL));
     }
 
     fn step_once(self: &Arc<Self>, index: usize, database: &mut Database) -> Stepped {
@@ -373,6 +394,11 @@ impl Shared {
     fn all_failed(&self, reason: &str) -> Vec<Unconfirmed> {
         let one = |e: &Entry| Unconfirmed { path: e.path.clone(), replica: None, reason: reason.to_owned() };
         self.databases.iter().map(one).collect()
+    }
+
+    /// Whether waiting may help some replica that lacks something.
+    fn may_catch_up(&self) -> bool {
+        self.board.read().iter().any(|facts| facts.behind().any(|replica| !replica.fenced))
     }
 
     /// The replicas that lack something that is captured.

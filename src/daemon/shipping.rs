@@ -3,19 +3,26 @@
 //! Each replica has its own; a slow or dead one delays nobody else. What it
 //! lacks waits in the spool, within the spool's budget.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use futures::FutureExt;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::{Destination, Shared, Source};
 use crate::spool::Seq;
+use crate::types::Generation;
 use crate::upload::{Advanced, Error, Uploader};
 
 /// First wait after a failure; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(500);
 /// No wait after a failure is longer: after an outage the backlog must not sit idle.
 const RETRY_MAX: Duration = Duration::from_secs(15);
+
+/// Nor longer than this after a failure on this machine, such as a full disk.
+const RETRY_MAX_LOCAL: Duration = Duration::from_secs(4);
 
 /// One replica's side of the work.
 pub(super) struct Shipping {
@@ -26,8 +33,9 @@ pub(super) struct Shipping {
 
 #[derive(Debug, Default)]
 struct Task {
-    running: bool,
+    running: Option<AbortHandle>,
     more: bool,
+    ended: bool,
     last_shipped: Option<Instant>,
     failures: u32,
     last_error: Option<String>,
@@ -41,29 +49,50 @@ impl Shipping {
 
     /// Makes sure that what is in the spool now will be shipped.
     pub(super) fn wake(shared: &Arc<Shared>, database: usize, replica: usize) {
-        {
-            let mut task = shared.databases[database].shipping[replica].task();
-            if task.running {
-                task.more = true;
-                return;
-            }
-            task.running = true;
+        let mut task = shared.databases[database].shipping[replica].task();
+        if task.running.is_some() || task.ended {
+            task.more = true;
+            return;
         }
-        let shared = shared.clone();
-        let runtime = shared.runtime.clone();
-        runtime
-            .spawn(async move { shared.databases[database].shipping[replica].run(&shared, database, replica).await });
+        let work = {
+            let shared = shared.clone();
+            async move { shared.databases[database].shipping[replica].run(&shared, database, replica).await }
+        };
+        // The lock is held until the handle is in its place, so the task cannot end before.
+        task.running = Some(shared.runtime.spawn(work).abort_handle());
+    }
+
+    /// Ships nothing more.
+    pub(super) fn end(&self) {
+        let mut task = self.task();
+        task.ended = true;
+        if let Some(running) = task.running.take() {
+            running.abort();
+        }
     }
 
     async fn run(&self, shared: &Arc<Shared>, database: usize, replica: usize) {
         loop {
-            let ended = self.round(shared, database, replica).await;
+            let ended = match AssertUnwindSafe(self.round(shared, database, replica)).catch_unwind().await {
+                Ok(ended) => ended,
+                Err(_) => self.panicked(shared, database, replica).await,
+            };
             let mut task = self.task();
             if matches!(ended, Ended::Fenced) || !std::mem::take(&mut task.more) {
-                task.running = false;
+                task.running = None;
                 return;
             }
         }
+    }
+
+    /// A fault in the program: this replica is looked at anew after a while. The
+    /// others never notice.
+    async fn panicked(&self, shared: &Arc<Shared>, database: usize, replica: usize) -> Ended {
+        self.uploader.lock().await.forget();
+        self.task().more = true;
+        let error = Error::Base("an internal error stopped this upload; please report it together with the log".into());
+        let name = self.uploader.lock().await.replica().name().to_owned();
+        self.failed(shared, database, replica, &name, &error).await.unwrap_or(Ended::Done)
     }
 
     /// Ships until nothing is left.
@@ -78,10 +107,12 @@ impl Shipping {
             }
             let advanced = match uploader.advance(&source.spool, source.generation).await {
                 Ok(Advanced::NeedsBase) => match base(shared, database).await {
+                    // A new history has begun meanwhile.
+                    Ok(base) if base.generation() != source.generation => continue,
                     Ok(base) => uploader.put_base(base).await.map(|()| Advanced::Shipped),
                     Err(reason) => Err(Error::Base(reason)),
                 },
-                Ok(Advanced::TakenOver) => match new_generation(shared, database).await {
+                Ok(Advanced::TakenOver) => match new_generation(shared, database, source.generation).await {
                     Ok(()) => continue,
                     Err(reason) => Err(Error::Base(reason)),
                 },
@@ -189,7 +220,8 @@ impl Shipping {
             }
             return Some(Ended::Fenced);
         }
-        let wait = RETRY_MIN.saturating_mul(1 << (failures - 1).min(8)).min(RETRY_MAX);
+        let longest = if matches!(error, Error::Base(_) | Error::Merge(_)) { RETRY_MAX_LOCAL } else { RETRY_MAX };
+        let wait = RETRY_MIN.saturating_mul(1 << (failures - 1).min(8)).min(longest);
         if *shared.stopping.borrow() {
             tokio::time::sleep(shared.stopping_retry).await;
         } else {
@@ -231,10 +263,16 @@ async fn base(shared: &Arc<Shared>, database: usize) -> Result<crate::capture::B
     work.await.map_err(|error| error.to_string())?
 }
 
-async fn new_generation(shared: &Arc<Shared>, database: usize) -> Result<(), String> {
+/// Goes on under another name, unless that has happened already: another replica
+/// can have found the same.
+async fn new_generation(shared: &Arc<Shared>, database: usize, taken_over: Generation) -> Result<(), String> {
     let shared = shared.clone();
     let work = tokio::task::spawn_blocking(move || {
         let mut locked = shared.databases[database].lock();
+        if locked.position().is_some_and(|position| position.generation != taken_over) {
+            shared.pin_up(database, &locked, None);
+            return Ok(());
+        }
         let begun = locked.new_generation(SystemTime::now()).map_err(|error| error.chain());
         shared.pin_up(database, &locked, None);
         begun

@@ -395,3 +395,37 @@ fn index_of(bytes: &[u8], header: &Header, segment: &Segment) -> Result<Vec<Entr
 fn joined<T>(outcome: Result<Result<T, RestoreError>, JoinError>) -> Result<T, RestoreError> {
     unpanicked(outcome)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The requests for pages at these offsets, each of 10 bytes.
+    fn requests(offsets: &[u64], limits: &Limits) -> Vec<(u64, u64)> {
+        let mut requests = Vec::new();
+        let mut run = Run::default();
+        for offset in offsets {
+            let entry = Entry { pgno: Pgno::FIRST, offset: *offset, size: 10 };
+            if !run.takes(&entry, limits) {
+                let Run { range, .. } = std::mem::take(&mut run);
+                requests.push((range.start, range.end));
+            }
+            run.add(entry);
+        }
+        requests.push((run.range.start, run.range.end));
+        requests
+    }
+
+    #[test]
+    fn near_pages_share_a_request_of_limited_size() {
+        let limits = Limits { range: 100, in_vain: 20, ..Limits::default() };
+        assert_eq!(requests(&[100, 110, 120], &limits), [(100, 130)]);
+        assert_eq!(requests(&[100, 130], &limits), [(100, 140)], "twenty bytes in vain");
+        assert_eq!(requests(&[100, 131], &limits), [(100, 110), (131, 141)]);
+        let many: Vec<u64> = (0..15).map(|i| 100 + i * 10).collect();
+        assert_eq!(requests(&many, &limits), [(100, 200), (200, 250)]);
+        let most: Vec<u64> = (0..=RANGE_PAGES as u64).map(|i| i * 10).collect();
+        let wide = Limits { range: u64::MAX, ..limits };
+        assert_eq!(requests(&most, &wide).len(), 2, "pages are limited too");
+    }
+}

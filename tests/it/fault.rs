@@ -153,3 +153,140 @@ impl Storage for Faulty {
         deliver(fault, answer).await
     }
 }
+
+/// A storage whose mood the test decides.
+pub(crate) struct Moody {
+    inner: Arc<dyn Storage>,
+    mood: Mutex<Mood>,
+}
+
+#[derive(Default)]
+struct Mood {
+    down: bool,
+    lose_next_put: bool,
+    puts: usize,
+}
+
+impl Moody {
+    pub(crate) fn new(inner: Arc<dyn Storage>) -> Arc<Self> {
+        Arc::new(Self { inner, mood: Mutex::default() })
+    }
+
+    /// Whether every request fails.
+    pub(crate) fn set_down(&self, down: bool) {
+        self.mood.lock().unwrap().down = down;
+    }
+
+    /// The next put does what it should, its answer is lost, and from then on the
+    /// storage is down.
+    pub(crate) fn lose_the_next_answer_and_go_down(&self) {
+        self.mood.lock().unwrap().lose_next_put = true;
+    }
+
+    /// Puts that were tried while it was up.
+    pub(crate) fn puts(&self) -> usize {
+        self.mood.lock().unwrap().puts
+    }
+
+    fn check(&self, request: &str) -> Result<()> {
+        if self.mood.lock().unwrap().down { Err(later(request)) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl Storage for Moody {
+    fn kind(&self) -> &'static str {
+        self.inner.kind()
+    }
+
+    async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Vec<Object>> {
+        self.check("list")?;
+        self.inner.list(prefix, after).await
+    }
+
+    async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
+        self.check("get")?;
+        self.inner.get(key, range).await
+    }
+
+    async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<()> {
+        self.check("put")?;
+        let answer = self.inner.put(key, body, options).await;
+        let mut mood = self.mood.lock().unwrap();
+        mood.puts += 1;
+        if std::mem::take(&mut mood.lose_next_put) {
+            mood.down = true;
+            return Err(later("the answer is lost"));
+        }
+        answer
+    }
+
+    async fn delete(&self, keys: &[Key]) -> Result<()> {
+        self.check("delete")?;
+        self.inner.delete(keys).await
+    }
+}
+
+/// A storage that waits for the test's word before each put and before each
+/// listing of a whole replica, so that the test decides in which order several
+/// writers act.
+pub(crate) struct Turns {
+    inner: Arc<dyn Storage>,
+    permits: tokio::sync::Semaphore,
+    arrivals: tokio::sync::watch::Sender<usize>,
+}
+
+impl Turns {
+    pub(crate) fn new(inner: Arc<dyn Storage>) -> Arc<Self> {
+        let permits = tokio::sync::Semaphore::new(0);
+        Arc::new(Self { inner, permits, arrivals: tokio::sync::watch::Sender::new(0) })
+    }
+
+    /// Lets one request go ahead, and waits until its writer stands at the next
+    /// one or has come to its end.
+    pub(crate) async fn one_turn<T>(&self, writer: &tokio::task::JoinHandle<T>) {
+        let mut arrivals = self.arrivals.subscribe();
+        let before = *arrivals.borrow_and_update();
+        self.permits.add_permits(1);
+        while *arrivals.borrow_and_update() == before && !writer.is_finished() {
+            let _ = tokio::time::timeout(std::time::Duration::from_millis(2), arrivals.changed()).await;
+        }
+    }
+
+    /// Waits until the writer stands at its first request.
+    pub(crate) async fn arrival(&self) {
+        let _ = self.arrivals.subscribe().wait_for(|arrivals| *arrivals > 0).await;
+    }
+
+    async fn my_turn(&self) {
+        self.arrivals.send_modify(|arrivals| *arrivals += 1);
+        self.permits.acquire().await.unwrap().forget();
+    }
+}
+
+#[async_trait]
+impl Storage for Turns {
+    fn kind(&self) -> &'static str {
+        self.inner.kind()
+    }
+
+    async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Vec<Object>> {
+        if prefix.as_str().ends_with("/ltx/0") {
+            self.my_turn().await;
+        }
+        self.inner.list(prefix, after).await
+    }
+
+    async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
+        self.inner.get(key, range).await
+    }
+
+    async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<()> {
+        self.my_turn().await;
+        self.inner.put(key, body, options).await
+    }
+
+    async fn delete(&self, keys: &[Key]) -> Result<()> {
+        self.inner.delete(keys).await
+    }
+}

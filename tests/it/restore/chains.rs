@@ -2,13 +2,17 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use async_trait::async_trait;
 use brooklet::ltx::{Encoder, Encoding, Header, Proof};
 use brooklet::restore::{Limits, Options, PlanError, RestoreError, Target, restore};
-use brooklet::storage::MemoryStorage;
+use brooklet::storage::{self, Body, Key, MemoryStorage, Object, PutOptions, Storage};
 use brooklet::types::{PageSize, Pgno, RollingChecksum, Timestamp, page_checksum};
+use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -174,6 +178,54 @@ async fn foreign_and_own_segments_make_one_chain() {
             assert!(bytes == history.file(5), "{foreign:?}");
             assert_eq!(report.evidence, evidence(!foreign.contains(&5)), "{foreign:?}");
         }
+    }
+}
+
+/// Most of a base is replaced by increments; only the rest of it is fetched.
+#[tokio::test]
+async fn of_a_large_segment_only_what_is_needed_is_fetched() {
+    let mut history = History::new(512, true, Encoding::Block);
+    history.commit((1..=4000).map(|n| (n, noise(n.into(), 512))), 4000);
+    history.commit((1..=3900).map(|n| (n, noise(u64::from(n) + 5000, 512))), 4000);
+    let memory = Arc::new(MemoryStorage::new());
+    history.replica(memory.clone(), "r").await;
+    let counting = Arc::new(Counting { inner: memory, bytes: AtomicU64::new(0) });
+    let replica = history::shelf(counting.clone(), "r");
+    let limits = Limits { whole: 1 << 16, range: 1 << 16, ..Limits::default() };
+    let options = Options { limits, ..options(Target::Latest) };
+    let (bytes, _) = Scratch::new().restore(&replica, &options).await.unwrap();
+    assert!(bytes == history.file(2), "a wrong database");
+    let fetched = counting.bytes.load(Ordering::Relaxed);
+    let database = bytes.len() as u64;
+    assert!(fetched < database * 11 / 10, "{fetched} bytes for a database of {database}");
+}
+
+struct Counting {
+    inner: Arc<MemoryStorage>,
+    bytes: AtomicU64,
+}
+
+#[async_trait]
+impl Storage for Counting {
+    fn kind(&self) -> &'static str {
+        "memory"
+    }
+
+    async fn list(&self, prefix: &Key, after: Option<&Key>) -> storage::Result<Vec<Object>> {
+        self.inner.list(prefix, after).await
+    }
+
+    async fn get(&self, key: &Key, range: Range<u64>) -> storage::Result<Bytes> {
+        self.bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
+        self.inner.get(key, range).await
+    }
+
+    async fn put(&self, key: &Key, body: Body, options: PutOptions) -> storage::Result<()> {
+        self.inner.put(key, body, options).await
+    }
+
+    async fn delete(&self, keys: &[Key]) -> storage::Result<()> {
+        self.inner.delete(keys).await
     }
 }
 
