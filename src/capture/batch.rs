@@ -14,13 +14,13 @@ use super::state::{Cursor, State};
 use crate::durable::Draft;
 use crate::ltx::{self, Encoder, Encoding, Header, Proof, WalSpan};
 use crate::spool::{Point, Seq, Spool, Spooled};
-use crate::types::{Pgno, Timestamp, page_checksum};
+use crate::types::{Timestamp, page_checksum};
 
 /// What changed and where that leaves capture.
 #[derive(Debug)]
 pub(super) struct Batch {
-    /// The changed pages, ascending.
-    pub(super) pages: Vec<Pgno>,
+    /// The changed pages and their checksums, ascending.
+    pub(super) changes: Vec<Change>,
     /// Pages in the database afterwards.
     pub(super) page_count: u32,
     /// Where capture stands afterwards.
@@ -44,25 +44,19 @@ pub(super) enum Published {
 }
 
 /// Makes a batch durable. `read` gives the content of the page at an index of
-/// `batch.pages`, the same each time; `still_true` is asked after the last read
-/// and before anything is promised.
+/// `batch.changes`, which must have the checksum that stands there; `still_true`
+/// is asked after the last read and before anything is promised.
 pub(super) fn publish(
     map: &mut PageMap,
     spool: &Spool,
     encoding: Encoding,
     batch: &Batch,
-    mut read: impl FnMut(usize, &mut Vec<u8>) -> Result<(), Error>,
+    read: impl FnMut(usize, &mut Vec<u8>) -> Result<(), Error>,
     still_true: impl FnOnce() -> Result<(), Error>,
 ) -> Result<Published, Error> {
     let map_path = map.path().to_owned();
     let before = *map.state();
-    let mut page = Vec::new();
-    let mut changes: Vec<Change> = Vec::with_capacity(batch.pages.len());
-    for (index, pgno) in batch.pages.iter().enumerate() {
-        read(index, &mut page)?;
-        changes.push((*pgno, page_checksum(*pgno, &page)));
-    }
-    let checksum = map.checksum_after(&changes, batch.page_count).map_err(Error::local("read", &map_path))?;
+    let checksum = map.checksum_after(&batch.changes, batch.page_count).map_err(Error::local("read", &map_path))?;
     let state = State {
         seq: before.seq.next(),
         page_count: batch.page_count,
@@ -80,7 +74,7 @@ pub(super) fn publish(
         generation: Some(state.generation),
         proof: Some(Proof { before: Some(before.checksum), after: checksum }),
     };
-    let encoded = encode(spool, state.seq, header, encoding, &changes, &mut read);
+    let encoded = encode(spool, state.seq, header, encoding, &batch.changes, read);
     let published = match encoded {
         Ok((draft, size)) => {
             still_true()?;
@@ -103,7 +97,7 @@ pub(super) fn publish(
             return Err(error);
         }
     };
-    map.apply(&changes, state).map_err(Error::local("update", &map_path))?;
+    map.apply(&batch.changes, state).map_err(Error::local("update", &map_path))?;
     Ok(published)
 }
 
@@ -113,7 +107,7 @@ fn encode(
     header: Header,
     encoding: Encoding,
     changes: &[Change],
-    read: &mut impl FnMut(usize, &mut Vec<u8>) -> Result<(), Error>,
+    mut read: impl FnMut(usize, &mut Vec<u8>) -> Result<(), Error>,
 ) -> Result<(Draft, u64), Error> {
     const BUFFER: usize = 256 * 1024;
     let draft = spool.draft(seq, crate::durable::PRIVATE_FILE).map_err(ltx::Error::Io)?;

@@ -200,7 +200,8 @@ impl Live {
             return Ok(Err(Lost::ChainBroken));
         }
         let state = self.map.state();
-        if growth_hole(window.pages(), state.page_count, window.page_count, page_size).is_some() {
+        if growth_hole(window.changes().map(|(pgno, _)| pgno), state.page_count, window.page_count, page_size).is_some()
+        {
             return Ok(Err(Lost::GrowthHole));
         }
         Ok(Ok(window))
@@ -215,7 +216,7 @@ impl Live {
         };
         let offset = if from == 0 { WAL_HEADER_SIZE } else { frame_end(from, page_size) };
         let batch = Batch {
-            pages: window.pages().collect(),
+            changes: window.changes().collect(),
             page_count: window.page_count,
             cursor: Cursor { salts: view.salts, frame: window.end, chain: window.chain, big_endian: view.big_endian },
             wal: Some(WalSpan { offset, size: frame_end(window.end, page_size) - offset, salts: view.salts }),

@@ -10,7 +10,9 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::plan::Lost;
-use crate::types::{Chain, FRAME_HEADER_SIZE, PageSize, Pgno, Salts, WAL_HEADER_SIZE, frame_end, frame_offset};
+use crate::types::{
+    Chain, Checksum, FRAME_HEADER_SIZE, PageSize, Pgno, Salts, WAL_HEADER_SIZE, frame_end, frame_offset, page_checksum,
+};
 use crate::wal::{FrameHeader, Scanner, WalHeader};
 
 const FRAME_HEADER_LEN: usize = 24;
@@ -36,15 +38,24 @@ pub(super) struct Window {
     pub(super) chain: Chain,
     /// Pages in the database after it.
     pub(super) page_count: u32,
-    /// Page and frame, by ascending page; pages past the end are left out.
-    pages: Vec<(Pgno, u32)>,
+    /// The newest version of each page, ascending; pages past the end are left out.
+    pages: Vec<Version>,
     /// All frames from `first` on, when the window is small.
     memory: Option<(u32, Vec<u8>)>,
 }
 
+/// A page as a frame holds it, with the checksum of the very bytes that the chain proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Version {
+    pgno: Pgno,
+    frame: u32,
+    checksum: Checksum,
+}
+
 impl Window {
-    pub(super) fn pages(&self) -> impl Iterator<Item = Pgno> + '_ {
-        self.pages.iter().map(|(pgno, _)| *pgno)
+    /// The pages and their checksums, ascending.
+    pub(super) fn changes(&self) -> impl Iterator<Item = (Pgno, Checksum)> + '_ {
+        self.pages.iter().map(|version| (version.pgno, version.checksum))
     }
 
     /// Whether pages are read from the very bytes that were proven.
@@ -52,9 +63,9 @@ impl Window {
         self.memory.is_some()
     }
 
-    /// Reads the newest version of the page at `index` of [`Window::pages`].
+    /// Reads the newest version of the page at `index` of [`Window::changes`].
     pub(super) fn read(&self, log: &LogFile, index: usize, page: &mut Vec<u8>) -> io::Result<()> {
-        let (_, frame) = self.pages[index];
+        let Version { frame, .. } = self.pages[index];
         match &self.memory {
             Some((first, bytes)) => {
                 let size = log.frame_size();
@@ -72,7 +83,7 @@ impl Window {
 
     /// The newest frame of a page, if it has one.
     pub(super) fn frame_of(&self, pgno: Pgno) -> Option<u32> {
-        self.pages.binary_search_by_key(&pgno, |(p, _)| *p).ok().map(|at| self.pages[at].1)
+        self.pages.binary_search_by_key(&pgno, |version| version.pgno).ok().map(|at| self.pages[at].frame)
     }
 }
 
@@ -152,7 +163,8 @@ impl LogFile {
             }
             for bytes in buffer[..want].chunks_exact(size) {
                 let Some(frame) = scanner.push(bytes) else { return Ok(Err(Lost::ChainBroken)) };
-                newest.push(frame.pgno, frame.number);
+                let checksum = page_checksum(frame.pgno, &bytes[FRAME_HEADER_LEN..]);
+                newest.push(Version { pgno: frame.pgno, frame: frame.number, checksum });
                 if let Some(count) = frame.commit {
                     page_count = count;
                     let scanned = u64::from(frame.number - first + 1) * size as u64;
@@ -178,29 +190,29 @@ impl LogFile {
 /// of distinct pages, not of frames.
 #[derive(Default)]
 struct Newest {
-    entries: Vec<(Pgno, u32)>,
+    entries: Vec<Version>,
     distinct: usize,
 }
 
 impl Newest {
-    const SMALL: usize = 1 << 16;
+    const SMALL: usize = 1 << 15;
 
-    fn push(&mut self, pgno: Pgno, frame: u32) {
-        self.entries.push((pgno, frame));
+    fn push(&mut self, version: Version) {
+        self.entries.push(version);
         if self.entries.len() >= Self::SMALL && self.entries.len() >= self.distinct * 2 {
             self.fold();
         }
     }
 
     fn fold(&mut self) {
-        self.entries.sort_unstable_by_key(|(pgno, frame)| (*pgno, std::cmp::Reverse(*frame)));
-        self.entries.dedup_by_key(|(pgno, _)| *pgno);
+        self.entries.sort_unstable_by_key(|version| (version.pgno, std::cmp::Reverse(version.frame)));
+        self.entries.dedup_by_key(|version| version.pgno);
         self.distinct = self.entries.len();
     }
 
-    fn finish(mut self, page_count: u32) -> Vec<(Pgno, u32)> {
+    fn finish(mut self, page_count: u32) -> Vec<Version> {
         self.fold();
-        self.entries.retain(|(pgno, _)| pgno.get() <= page_count);
+        self.entries.retain(|version| version.pgno.get() <= page_count);
         self.entries.shrink_to_fit();
         self.entries
     }
@@ -219,25 +231,28 @@ fn read_exact(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
 mod tests {
     use super::*;
 
+    fn version(pgno: u32, frame: u32) -> Version {
+        Version { pgno: Pgno::new(pgno).unwrap(), frame, checksum: Checksum::from_crc(frame.into()) }
+    }
+
     #[test]
     fn the_newest_frame_of_each_page_is_kept_and_pages_past_the_end_are_not() {
         let mut newest = Newest::default();
-        let page = |n| Pgno::new(n).unwrap();
         for (pgno, frame) in [(3, 1), (1, 2), (3, 3), (9, 4), (1, 5), (2, 6)] {
-            newest.push(page(pgno), frame);
+            newest.push(version(pgno, frame));
         }
-        assert_eq!(newest.finish(3), [(page(1), 5), (page(2), 6), (page(3), 3)]);
+        assert_eq!(newest.finish(3), [version(1, 5), version(2, 6), version(3, 3)]);
     }
 
     #[test]
     fn memory_follows_distinct_pages() {
         let mut newest = Newest::default();
         for frame in 1..=1_000_000u32 {
-            newest.push(Pgno::new(frame % 10 + 1).unwrap(), frame);
+            newest.push(version(frame % 10 + 1, frame));
         }
         assert!(newest.entries.capacity() <= 2 * Newest::SMALL);
         let pages = newest.finish(100);
         assert_eq!(pages.len(), 10);
-        assert!(pages.iter().all(|(_, frame)| *frame > 999_990));
+        assert!(pages.iter().all(|version| version.frame > 999_990));
     }
 }

@@ -28,7 +28,7 @@ pub(super) fn compare(
     now: Timestamp,
 ) -> Result<Option<Published>, Error> {
     let lock = lock_page(snapshot.page_size());
-    let mut pages = Vec::new();
+    let mut changes = Vec::new();
     let mut page = Vec::new();
     let mut first = 1u32;
     while first <= snapshot.page_count() {
@@ -41,22 +41,23 @@ pub(super) fn compare(
                 continue;
             }
             snapshot.read(pgno, &mut page)?;
-            if old != Some(page_checksum(pgno, &page)) {
-                pages.push(pgno);
+            let new = page_checksum(pgno, &page);
+            if old != Some(new) {
+                changes.push((pgno, new));
             }
         }
         let Some(next) = first.checked_add(count) else { break };
         first = next;
     }
     let cursor = snapshot.cursor();
-    if pages.is_empty() && snapshot.page_count() == map.state().page_count {
+    if changes.is_empty() && snapshot.page_count() == map.state().page_count {
         let state = State { cursor: Some(cursor), ..*map.state() };
         let path = map.path().to_owned();
         map.write_state(state).map_err(Error::local("update", &path))?;
         return Ok(None);
     }
-    let batch = Batch { pages: pages.clone(), page_count: snapshot.page_count(), cursor, wal: None, timestamp: now };
-    let read = |index: usize, page: &mut Vec<u8>| snapshot.read(pages[index], page);
+    let batch = Batch { changes, page_count: snapshot.page_count(), cursor, wal: None, timestamp: now };
+    let read = |index: usize, page: &mut Vec<u8>| snapshot.read(batch.changes[index].0, page);
     batch::publish(map, spool, encoding, &batch, read, || Ok(())).map(Some)
 }
 
