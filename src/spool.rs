@@ -21,7 +21,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use crate::durable;
 use crate::ltx;
-use crate::types::{Checksum, Generation, Txid, TxidRange};
+use crate::types::{Checksum, Generation, Timestamp, Txid, TxidRange};
 
 /// One batch captured from a database on this machine. The state in which a
 /// history begins has a number too, so segments count from 2. A new history goes
@@ -67,13 +67,15 @@ impl std::fmt::Display for Seq {
     }
 }
 
-/// A captured position: the batch and the database checksum after it.
+/// A captured position: the batch, the database checksum after it, and its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Point {
     /// The batch.
     pub seq: Seq,
     /// The database after it.
     pub checksum: Checksum,
+    /// The time stamped on it; `None` when only what follows is known.
+    pub timestamp: Option<Timestamp>,
 }
 
 /// One segment in the spool.
@@ -158,7 +160,7 @@ impl Spool {
         let floor = segments
             .values()
             .next()
-            .and_then(|first| Some(Point { seq: first.seq.before()?, checksum: first.proof()?.0 }));
+            .and_then(|first| Some(Point { seq: first.seq.before()?, checksum: first.proof()?.0, timestamp: None }));
         let bytes = segments.values().map(|s| s.size).sum();
         let budget = budget.unwrap_or_else(|| default_budget(dir));
         let inner = Mutex::new(Inner { segments, bytes, floor });
@@ -187,8 +189,9 @@ impl Spool {
         draft.publish()?;
         let mut inner = self.lock();
         if inner.floor.is_none() {
-            inner.floor =
-                segment.proof().and_then(|(before, _)| Some(Point { seq: segment.seq.before()?, checksum: before }));
+            inner.floor = segment
+                .proof()
+                .and_then(|(before, _)| Some(Point { seq: segment.seq.before()?, checksum: before, timestamp: None }));
         }
         inner.bytes += segment.size;
         inner.segments.insert(segment.seq, segment);
@@ -245,19 +248,22 @@ impl Spool {
         if segments.is_empty() { Pending::None } else { Pending::Segments(segments) }
     }
 
-    /// The oldest batch after which the database had this checksum, among those
-    /// from which the spool can continue.
+    /// The oldest batch after which the database had this checksum and which has
+    /// this time, among those from which the spool can continue.
     ///
     /// The oldest, because a batch can leave the checksum as it was: the checksum
     /// of a database is linear, and equal changes to two pages cancel out. Shipping
     /// such a batch twice does no harm; leaving it out would.
-    pub fn find(&self, generation: Generation, checksum: Checksum) -> Option<Seq> {
+    pub fn find(&self, generation: Generation, checksum: Checksum, timestamp: Timestamp) -> Option<Seq> {
         let inner = self.lock();
-        if let Some(floor) = inner.floor.filter(|f| f.checksum == checksum) {
+        let same_time = |floor: &Point| floor.timestamp.is_none_or(|t| t == timestamp);
+        if let Some(floor) = inner.floor.filter(|f| f.checksum == checksum && same_time(f)) {
             return Some(floor.seq);
         }
         let matches = |s: &&Spooled| {
-            s.header.generation == Some(generation) && s.proof().is_some_and(|(_, after)| after == checksum)
+            s.header.generation == Some(generation)
+                && s.header.timestamp == timestamp
+                && s.proof().is_some_and(|(_, after)| after == checksum)
         };
         inner.segments.values().find(matches).map(|s| s.seq)
     }
@@ -307,11 +313,11 @@ impl Spool {
 
     fn drop_one(&self, inner: &mut Inner, seq: Seq) -> io::Result<()> {
         let Some(segment) = inner.segments.get(&seq) else { return Ok(()) };
-        let (size, proof) = (segment.size, segment.proof());
+        let (size, proof, timestamp) = (segment.size, segment.proof(), segment.header.timestamp);
         remove(&path_in(&self.dir, seq))?;
         inner.segments.remove(&seq);
         inner.bytes = inner.bytes.saturating_sub(size);
-        inner.floor = proof.map(|(_, checksum)| Point { seq, checksum });
+        inner.floor = proof.map(|(_, checksum)| Point { seq, checksum, timestamp: Some(timestamp) });
         Ok(())
     }
 
@@ -370,7 +376,7 @@ fn default_budget(dir: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{PageSize, Pgno, Timestamp};
+    use crate::types::{PageSize, Pgno};
 
     fn sum(n: u64) -> Checksum {
         Checksum::from_crc(n)
@@ -438,22 +444,27 @@ mod tests {
         let spool = open(dir.path());
         assert_eq!(pending(&spool, 1), Some(vec![2, 3, 4]));
         assert_eq!(spool.bytes(), bytes);
-        assert_eq!(spool.find(generation(), sum(3)), Seq::new(3));
-        assert_eq!(spool.find(generation(), sum(1)), Seq::new(1), "the floor counts");
-        assert_eq!(spool.find(generation(), sum(8)), None);
+        assert_eq!(spool.find(generation(), sum(3), Timestamp::from_millis(0)), Seq::new(3));
+        assert_eq!(spool.find(generation(), sum(1), Timestamp::from_millis(0)), Seq::new(1), "the floor counts");
+        assert_eq!(spool.find(generation(), sum(8), Timestamp::from_millis(0)), None);
     }
 
     #[test]
     fn a_batch_that_leaves_the_checksum_alone_is_not_taken_for_shipped() {
         let dir = tempfile::tempdir().unwrap();
         let spool = open(dir.path());
-        spool.restart(Point { seq: Seq::FIRST, checksum: sum(1) }).unwrap();
+        spool.restart(Point { seq: Seq::FIRST, checksum: sum(1), timestamp: None }).unwrap();
         for (seq, before, after) in [(2, 1, 7), (3, 7, 7), (4, 7, 8)] {
             add_between(&spool, seq, sum(before), sum(after));
         }
-        assert_eq!(spool.find(generation(), sum(7)), Seq::new(2));
-        assert_eq!(spool.find(generation(), sum(1)), Seq::new(1));
-        assert_eq!(spool.find(generation(), sum(8)), Seq::new(4));
+        assert_eq!(spool.find(generation(), sum(7), Timestamp::from_millis(0)), Seq::new(2));
+        assert_eq!(spool.find(generation(), sum(1), Timestamp::from_millis(0)), Seq::new(1));
+        assert_eq!(spool.find(generation(), sum(8), Timestamp::from_millis(0)), Seq::new(4));
+        assert_eq!(
+            spool.find(generation(), sum(8), Timestamp::from_millis(1)),
+            None,
+            "a copy of this machine wrote it"
+        );
     }
 
     /// F60: a missing or damaged file cuts off what came before it, and only that.
@@ -492,7 +503,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let spool = open(dir.path());
         (2..=3).for_each(|seq| assert_eq!(add(&spool, seq), 0));
-        let point = |seq, checksum| Point { seq: Seq::new(seq).unwrap(), checksum };
+        let point = |seq, checksum| Point { seq: Seq::new(seq).unwrap(), checksum, timestamp: None };
         spool.resume(generation(), point(3, sum(3))).unwrap();
         assert_eq!(pending(&spool, 1), Some(vec![2, 3]));
         spool.resume(Generation::new(8).unwrap(), point(3, sum(3))).unwrap();

@@ -25,7 +25,7 @@ use crate::replica;
 use crate::replica::{Listing, PutError, Replica};
 use crate::spool::{Pending, Seq, Spool, Spooled};
 use crate::storage::{Body, ErrorKind};
-use crate::types::{Checksum, Generation, Timestamp, Txid, TxidRange};
+use crate::types::{Generation, Timestamp, Txid, TxidRange};
 
 /// Most bytes of spooled segments that go into one object, at least one segment.
 const BATCH_BYTES: u64 = 64 << 20;
@@ -365,12 +365,9 @@ impl Uploader {
             Some(segment) => Some(self.replica.read_header(segment).await?),
             None => None,
         };
-        let ours: Option<Checksum> =
-            header.filter(|h| h.generation == Some(generation)).and_then(|h| h.proof).map(|proof| proof.after);
-        let confirmed = ours.and_then(|checksum| spool.find(generation, checksum)).map(|seq| Confirmed {
-            txid: position,
-            seq,
-            timestamp: header.map_or(Timestamp::from_millis(0), |h| h.timestamp),
+        let confirmed = header.filter(|h| h.generation == Some(generation)).and_then(|h| {
+            let seq = spool.find(generation, h.proof?.after, h.timestamp)?;
+            Some(Confirmed { txid: position, seq, timestamp: h.timestamp })
         });
         if confirmed.is_none() {
             self.still_alone(position, header.as_ref())?;
@@ -477,7 +474,7 @@ fn merge(spool: &Spool, segments: &[Spooled], txid: Txid, encoding: Encoding) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::PageSize;
+    use crate::types::{Checksum, PageSize};
 
     fn seq(n: u64) -> Seq {
         Seq::new(n).unwrap()
@@ -533,7 +530,7 @@ mod tests {
     /// A spool that began at checksum 1 and holds the batches 2 to `last`; batch n leads to checksum n.
     fn spool(dir: &std::path::Path, last: u64) -> Arc<Spool> {
         let spool = Spool::open(dir, None, 0o700).unwrap().0;
-        spool.restart(crate::spool::Point { seq: seq(1), checksum: sum(1) }).unwrap();
+        spool.restart(crate::spool::Point { seq: seq(1), checksum: sum(1), timestamp: None }).unwrap();
         for n in 2..=last {
             add(&spool, n);
         }

@@ -24,7 +24,7 @@ use super::state::{Identity, State, file_id};
 use super::wal_index::View;
 use crate::durable;
 use crate::ltx::Decoder;
-use crate::spool::{Pending, Point, Seq, Spool};
+use crate::spool::{Pending, Seq, Spool};
 use crate::types::{Generation, Timestamp, page_checksum};
 
 /// The local directory of one database, locked for this process.
@@ -105,8 +105,7 @@ pub(super) fn attach(options: &Arc<Options>, spool: &Arc<Spool>, wall: SystemTim
     let (map, lost) = match map {
         Some(map) if map.state().identity == identity => {
             let state = *map.state();
-            let at = Point { seq: state.seq, checksum: state.checksum };
-            spool.resume(state.generation, at).map_err(Error::local("open the spool beside", &map_path))?;
+            spool.resume(state.generation, state.point()).map_err(Error::local("open the spool beside", &map_path))?;
             let lost = continuity(&state, &view, &log).map_err(Error::local("read", log.path()))?;
             (map, lost)
         }

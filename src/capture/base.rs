@@ -36,7 +36,7 @@ impl Base {
 
     /// The captured position it shows.
     pub fn point(&self) -> Point {
-        Point { seq: self.state.seq, checksum: self.state.checksum }
+        self.state.point()
     }
 
     /// The history it belongs to.

@@ -13,7 +13,7 @@ use super::page_map::{Change, PageMap};
 use super::state::{Cursor, State};
 use crate::durable::Draft;
 use crate::ltx::{self, Encoder, Encoding, Header, Proof, WalSpan};
-use crate::spool::{Point, Seq, Spool, Spooled};
+use crate::spool::{Seq, Spool, Spooled};
 use crate::types::{Timestamp, page_checksum};
 
 /// What changed and where that leaves capture.
@@ -87,8 +87,7 @@ pub(super) fn publish(
         }
         Err(Error::Segment(ltx::Error::Io(error))) if error.kind() == io::ErrorKind::FileTooLarge => {
             still_true()?;
-            let floor = Point { seq: state.seq, checksum };
-            spool.restart(floor).map_err(Error::local("empty the spool beside", &map_path))?;
+            spool.restart(state.point()).map_err(Error::local("empty the spool beside", &map_path))?;
             Published::TooBig
         }
         Err(error) => {

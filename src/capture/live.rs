@@ -25,7 +25,7 @@ use super::snapshot::Snapshot;
 use super::state::{Cursor, State, file_id};
 use super::wal_index::View;
 use crate::ltx::{WalSpan, growth_hole};
-use crate::spool::{Point, Spool};
+use crate::spool::Spool;
 use crate::types::{Generation, Timestamp, WAL_HEADER_SIZE, frame_end};
 use crate::wal::Scanner;
 
@@ -307,8 +307,7 @@ impl Live {
         // The batch counter goes on, so that the newest state stays recognisable.
         let state = State { generation, seq: self.state().seq.next(), ..*self.state() };
         self.map.write_state(state).map_err(Error::local("update", &path))?;
-        let floor = Point { seq: state.seq, checksum: state.checksum };
-        self.spool.restart(floor).map_err(Error::local("empty the spool beside", &path))?;
+        self.spool.restart(state.point()).map_err(Error::local("empty the spool beside", &path))?;
         tracing::info!(
             db = self.options.path.display().to_string(),
             generation = generation.to_string(),

@@ -131,8 +131,7 @@ impl Database {
     pub fn position(&self) -> Option<Position> {
         self.live.as_ref().map(|live| {
             let state = live.state();
-            let point = Point { seq: state.seq, checksum: state.checksum };
-            Position { generation: state.generation, point, timestamp: state.timestamp }
+            Position { generation: state.generation, point: state.point(), timestamp: state.timestamp }
         })
     }
 

@@ -12,7 +12,7 @@ use super::page_map::PageMap;
 use super::snapshot::Snapshot;
 use super::state::{Identity, State};
 use crate::ltx::Encoding;
-use crate::spool::{Point, Seq, Spool};
+use crate::spool::{Seq, Spool};
 use crate::types::{Checksum, Generation, Pgno, Timestamp, lock_page, page_checksum};
 
 /// Pages whose recorded checksums are looked up at once.
@@ -97,7 +97,7 @@ pub(super) fn rebuild(
         Rebuild::Capture(error) => error,
         Rebuild::Local(source) => Error::local("write", path)(source),
     })?;
-    let floor = Point { seq: first, checksum: map.state().checksum };
+    let floor = map.state().point();
     spool.restart(floor).map_err(Error::local("empty the spool beside", path))?;
     Ok(map)
 }

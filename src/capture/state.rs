@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use crate::spool::Seq;
+use crate::spool::{Point, Seq};
 use crate::types::{Chain, Checksum, Generation, PageSize, Salts, Timestamp, crc64_iso};
 
 /// Which file this is. A database that was replaced, recreated or rebuilt with
@@ -75,6 +75,11 @@ const BODY: usize = 112;
 pub const STATE_SIZE: usize = BODY + 8;
 
 impl State {
+    /// The captured position.
+    pub fn point(&self) -> Point {
+        Point { seq: self.seq, checksum: self.checksum, timestamp: Some(self.timestamp) }
+    }
+
     /// The bytes to store.
     pub fn encode(&self) -> [u8; STATE_SIZE] {
         let mut out = Vec::with_capacity(STATE_SIZE);
