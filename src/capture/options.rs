@@ -48,12 +48,19 @@ impl Options {
 
     /// The write-ahead log beside the database.
     pub fn log_path(&self) -> PathBuf {
-        with_suffix(&self.path, "-wal")
+        with_suffix(&self.file(), "-wal")
     }
 
     /// The wal-index beside the database.
     pub fn shm_path(&self) -> PathBuf {
-        with_suffix(&self.path, "-shm")
+        with_suffix(&self.file(), "-shm")
+    }
+
+    /// Where SQLite finds the database, and keeps the other files beside it: a
+    /// path that is a symbolic link is followed.
+    fn file(&self) -> PathBuf {
+        let target = self.path.is_symlink().then(|| self.path.canonicalize().ok()).flatten();
+        target.unwrap_or_else(|| self.path.clone())
     }
 
     /// Our own part of the local state directory.
@@ -84,6 +91,20 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_log_of_a_linked_database_lies_beside_the_file_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().canonicalize().unwrap().join("real");
+        std::fs::create_dir(&real).unwrap();
+        std::fs::write(real.join("app.db"), "").unwrap();
+        let link = dir.path().join("link.db");
+        std::os::unix::fs::symlink("real/app.db", &link).unwrap();
+        let options = Options::new(&link);
+        assert_eq!(options.log_path(), real.join("app.db-wal"));
+        assert_eq!(options.shm_path(), real.join("app.db-shm"));
+        assert_eq!(options.state_dir(), dir.path().join(".link.db-litestream/brooklet"));
+    }
 
     #[test]
     fn the_state_lies_beside_the_database_under_its_full_name() {

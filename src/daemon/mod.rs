@@ -11,10 +11,11 @@ mod clock;
 mod queue;
 mod shipping;
 mod watch;
+mod workpiece;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -24,6 +25,7 @@ use self::clock::Clock;
 use self::queue::Queue;
 use self::shipping::Shipping;
 use self::watch::{Watch, Watched};
+use self::workpiece::Workpiece;
 use crate::capture::{self, Database, Followed, Stepped};
 use crate::ltx::Encoding;
 use crate::replica::Replica;
@@ -83,8 +85,6 @@ pub struct Unconfirmed {
 const POLL: Duration = Duration::from_secs(5);
 /// The same where events are known not to work.
 const POLL_WITHOUT_EVENTS: Duration = Duration::from_secs(1);
-/// A database that is being worked on is tried again after this time.
-const WHILE_BUSY: Duration = Duration::from_millis(250);
 /// A wake-up nearer than this needs no watch.
 const NEAR: Duration = Duration::from_millis(60);
 
@@ -107,8 +107,7 @@ struct Shared {
 
 struct Entry {
     path: PathBuf,
-    log_path: PathBuf,
-    capture: Mutex<Database>,
+    capture: Workpiece<Database>,
     /// What the uploads work on; set once the database was first taken up.
     source: Mutex<Option<Source>>,
     events: Mutex<Events>,
@@ -152,8 +151,9 @@ impl Daemon {
             ..DatabaseFacts::default()
         });
         let board = Board::new(facts.collect());
-        let databases: Vec<Entry> = jobs.into_iter().map(|job| Entry::new(job, &followed)).collect();
-        let queue = Arc::new(Queue::new(databases.len()));
+        let queue = Arc::new(Queue::new(jobs.len()));
+        let databases: Vec<Entry> =
+            jobs.into_iter().enumerate().map(|(index, job)| Entry::new(job, &followed, &queue, index)).collect();
         let shared = Arc::new(Shared {
             board,
             watch: Watch::new(&queue),
@@ -189,7 +189,7 @@ impl Daemon {
 
     /// Numbers about one database.
     pub fn counters(&self, database: usize) -> Option<capture::Counters> {
-        self.shared.databases.get(database).map(|entry| entry.lock().counters())
+        self.shared.databases.get(database).map(|entry| entry.capture.lock().counters())
     }
 
     /// Captures a last time, waits until every replica has everything or the
@@ -225,27 +225,13 @@ fn spawn(name: &str, shared: &Arc<Shared>, work: impl FnOnce(&Arc<Shared>) + Sen
 }
 
 impl Entry {
-    fn new(job: Job, followed: &Followed) -> Self {
+    fn new(job: Job, followed: &Followed, queue: &Arc<Queue>, index: usize) -> Self {
         Self {
             path: job.capture.path.clone(),
-            log_path: job.capture.log_path(),
-            capture: Mutex::new(Database::new(job.capture, followed.clone())),
+            capture: Workpiece::new(Database::new(job.capture, followed.clone()), queue.clone(), index),
             source: Mutex::new(None),
             events: Mutex::new(Events::default()),
             shipping: job.replicas.into_iter().map(Shipping::new).collect(),
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Database> {
-        // A panic in one step must not stop the others; the next step attaches anew and proves what it uses.
-        self.capture.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    fn lock_if_free(&self) -> Option<std::sync::MutexGuard<'_, Database>> {
-        match self.capture.try_lock() {
-            Ok(database) => Some(database),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
         }
     }
 
@@ -258,11 +244,10 @@ impl Shared {
     /// Steps one database and arranges for the next step.
     fn step(self: &Arc<Self>, index: usize) {
         let entry = &self.databases[index];
-        let Some(mut database) = entry.lock_if_free() else {
-            // A long step or a base is at work on it: the threads are for the other databases meanwhile.
-            return self.clock.set(index, Some(Instant::now() + WHILE_BUSY));
-        };
-        let watched = self.watch.disarm_fired(&entry.log_path);
+        // If a long step or a base is at work on it, the threads are for the other databases meanwhile.
+        let Some(mut database) = entry.capture.lock_if_free() else { return };
+        let log_path = database.options().log_path();
+        let watched = self.watch.disarm_fired(&log_path);
         if watched == Watched::Fired {
             database.files_changed();
         }
@@ -274,7 +259,7 @@ impl Shared {
         let mut poll = POLL;
         if stepped.live && far {
             let relied = entry.events.lock().expect("no holder of this lock panics").work();
-            if self.watch.arm(index, &entry.log_path) && relied {
+            if self.watch.arm(index, &log_path) && relied {
                 // A commit between the look and the watch would otherwise go unnoticed.
                 stepped = self.step_once(index, &mut database);
             } else {
@@ -285,7 +270,7 @@ impl Shared {
             (true, Some(at)) => Some(at.min(now + poll)),
             (true, None) => Some(now + poll),
             (false, again) => {
-                self.watch.disarm(&entry.log_path);
+                self.watch.disarm(&log_path);
                 again
             }
         };
@@ -296,7 +281,7 @@ impl Shared {
     /// proves everything that it uses. The others never notice.
     fn panicked(&self, index: usize) {
         let entry = &self.databases[index];
-        entry.lock().release();
+        entry.capture.lock().release();
         let reason = "an internal error stopped this step; please report it together with the log".to_owned();
         tracing::error!(db = entry.path.display().to_string(), error = reason, "sync error");
         self.board.update(index, |facts| facts.health = Health::Broken(reason));
@@ -379,7 +364,7 @@ impl Shared {
     fn close_next(self: &Arc<Self>, next: &std::sync::atomic::AtomicUsize) -> Option<Option<Unconfirmed>> {
         let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let entry = self.databases.get(index)?;
-        let mut database = entry.lock();
+        let mut database = entry.capture.lock();
         let (now, wall) = (Instant::now(), SystemTime::now());
         let finished = database.finish(now, wall);
         self.pin_up(index, &database, None);

@@ -255,7 +255,7 @@ async fn wait_until(shared: &Shared, at: Instant) {
 async fn base(shared: &Arc<Shared>, database: usize) -> Result<crate::capture::Base, String> {
     let shared = shared.clone();
     let work = tokio::task::spawn_blocking(move || {
-        let mut locked = shared.databases[database].lock();
+        let mut locked = shared.databases[database].capture.lock();
         let base = locked.base(SystemTime::now()).map_err(|error| error.chain());
         shared.pin_up(database, &locked, None);
         base
@@ -268,7 +268,7 @@ async fn base(shared: &Arc<Shared>, database: usize) -> Result<crate::capture::B
 async fn new_generation(shared: &Arc<Shared>, database: usize, taken_over: Generation) -> Result<(), String> {
     let shared = shared.clone();
     let work = tokio::task::spawn_blocking(move || {
-        let mut locked = shared.databases[database].lock();
+        let mut locked = shared.databases[database].capture.lock();
         if locked.position().is_some_and(|position| position.generation != taken_over) {
             shared.pin_up(database, &locked, None);
             return Ok(());
