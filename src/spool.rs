@@ -144,6 +144,7 @@ impl Spool {
         durable::remove_stale(dir)?;
         let mut found = BTreeMap::new();
         let mut opened = Opened::default();
+        durable::point("spool::list")?;
         for entry in std::fs::read_dir(dir)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -285,6 +286,7 @@ impl Spool {
     /// # Errors
     /// From the file system; `NotFound` when it is gone.
     pub fn reader(&self, seq: Seq) -> io::Result<BufReader<File>> {
+        durable::point("spool::read")?;
         Ok(BufReader::with_capacity(64 * 1024, File::open(path_in(&self.dir, seq))?))
     }
 
@@ -360,7 +362,7 @@ fn path_in(dir: &Path, seq: Seq) -> PathBuf {
 }
 
 fn remove(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
+    match durable::point("spool::remove").and_then(|()| std::fs::remove_file(path)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

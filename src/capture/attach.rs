@@ -42,7 +42,8 @@ impl Local {
         let dir = options.state_dir();
         durable::create_dir_all(&dir, durable::PRIVATE_DIR).map_err(|e| Error::local("create", &dir)(e.into()))?;
         let path = lock_path(&dir);
-        let lock = File::options().create(true).truncate(false).write(true).open(&path);
+        let lock = durable::point("lock::open")
+            .and_then(|()| File::options().create(true).truncate(false).write(true).open(&path));
         let lock = lock.map_err(Error::local("open", &path))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}

@@ -10,6 +10,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::plan::Lost;
+use crate::durable;
 use crate::types::{
     Chain, Checksum, FRAME_HEADER_SIZE, PageSize, Pgno, Salts, WAL_HEADER_SIZE, frame_end, frame_offset, page_checksum,
 };
@@ -90,6 +91,7 @@ impl Window {
 impl LogFile {
     /// Opens the log beside a database.
     pub(super) fn open(path: &Path, page_size: PageSize) -> io::Result<Self> {
+        durable::point("log::open")?;
         let file = File::open(path)?;
         let meta = file.metadata()?;
         Ok(Self { path: path.to_owned(), file, id: (meta.dev(), meta.ino()), page_size })
@@ -220,7 +222,7 @@ impl Newest {
 
 /// Fills the buffer, or says `false` when the file ends before.
 fn read_exact(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
-    match file.read_exact_at(buffer, offset) {
+    match durable::point("log::read").and_then(|()| file.read_exact_at(buffer, offset)) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
         Err(error) => Err(error),

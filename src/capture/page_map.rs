@@ -82,6 +82,7 @@ impl PageMap {
         entries: impl Iterator<Item = Result<Option<Checksum>, E>>,
         state: impl FnOnce(Checksum, u32) -> State,
     ) -> Result<(File, State), E> {
+        durable::point("page-map::create")?;
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(draft)?;
         let mut block: Vec<u8> = Vec::with_capacity(BLOCK * 8);
         let mut at = ENTRIES;
@@ -95,6 +96,7 @@ impl PageMap {
             count += 1;
             block.extend_from_slice(&entry.map_or(0, Checksum::get).to_be_bytes());
             if block.len() >= BLOCK * 8 {
+                durable::point("page-map::write")?;
                 file.write_all_at(&block, at)?;
                 at += block.len() as u64;
                 block.clear();
@@ -103,6 +105,7 @@ impl PageMap {
         file.write_all_at(&block, at)?;
         let state = state(total.checksum(), count);
         file.write_all_at(&state.encode(), 0)?;
+        durable::point("page-map::sync")?;
         file.sync_all()?;
         Ok((file, state))
     }
@@ -119,7 +122,9 @@ impl PageMap {
         newest: impl FnOnce(&State) -> Option<Seq>,
         replay: impl FnOnce(&State) -> Option<Vec<Replay>>,
     ) -> io::Result<Option<Self>> {
-        let file = match OpenOptions::new().read(true).write(true).open(path) {
+        let opened =
+            durable::point("page-map::open").and_then(|()| OpenOptions::new().read(true).write(true).open(path));
+        let file = match opened {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -206,6 +211,7 @@ impl PageMap {
         self.write_entries(changes)?;
         fail::fail_point!("capture::entries-written", |_| Err(io::Error::other("failpoint")));
         if state.page_count < self.state.page_count {
+            durable::point("page-map::truncate")?;
             self.file.set_len(ENTRIES + u64::from(state.page_count) * ENTRY)?;
         }
         self.write_state(state)
@@ -218,6 +224,7 @@ impl PageMap {
     pub fn write_state(&mut self, state: State) -> io::Result<()> {
         let slot = 1 - self.slot;
         self.file.write_all_at(&state.encode(), slot * SLOT)?;
+        durable::point("page-map::sync")?;
         self.file.sync_data()?;
         (self.slot, self.state) = (slot, state);
         Ok(())
@@ -234,6 +241,7 @@ impl PageMap {
                 let at = (span(first, *pgno) - 1) * 8;
                 bytes[at..at + 8].copy_from_slice(&checksum.get().to_be_bytes());
             }
+            durable::point("page-map::write")?;
             self.file.write_all_at(&bytes, entry_at(first))?;
         }
         Ok(())
@@ -279,6 +287,7 @@ fn read_slot(file: &File, slot: u64) -> io::Result<Option<State>> {
 
 /// Fills the buffer; what lies past the end of the file is zero.
 fn read_full_or_zero(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    durable::point("page-map::read")?;
     let mut done = 0;
     while done < buffer.len() {
         match file.read_at(&mut buffer[done..], offset + done as u64) {

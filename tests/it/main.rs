@@ -10,12 +10,15 @@ mod elsewhere;
 mod failures_base;
 mod failures_capture;
 mod failures_checkpoint;
+mod failures_disk;
 mod failures_guard;
 mod failures_idle;
 #[cfg(feature = "failpoints")]
 mod failures_injected;
 mod failures_life;
 mod failures_remote;
+#[cfg(feature = "failpoints")]
+mod failures_steps;
 mod fault;
 mod file_storage;
 mod fuzz;
