@@ -178,7 +178,19 @@ fn grow_across_the_lock_page(mut rig: Rig, app: &Connection, size: PageSize) {
         std::os::unix::fs::FileExt::read_exact_at(&file, &mut found, at).unwrap();
         assert!(found == *page, "page {number}");
     }
-    // A base of it skips exactly one number, which its decoder checks, and adds up.
+    if size.get() == 65536 {
+        assert_base_skips_one_number(&mut rig, pages);
+    }
+    // Nothing refers to the hole, so it goes away.
+    app.execute_batch("VACUUM").unwrap();
+    assert!(count(app) < 30);
+    rig.capture();
+    rig.assert_shadow_equals_source();
+    assert_eq!(rig.followed.counters().resyncs, 0);
+}
+
+/// The decoder makes sure that it is the right one, and the reader that the rest adds up.
+fn assert_base_skips_one_number(rig: &mut Rig, pages: u32) {
     let base = rig.followed.base(SystemTime::now()).unwrap();
     let mut decoder = Decoder::new(Pieces { reader: start(&base), left: Vec::new(), at: 0 }).unwrap();
     let (mut page, mut held) = (Vec::new(), 0);
@@ -187,13 +199,6 @@ fn grow_across_the_lock_page(mut rig: Rig, app: &Connection, size: PageSize) {
     }
     decoder.finish().unwrap();
     assert_eq!(held, pages - 1);
-    drop(base);
-    // Nothing refers to the hole, so it goes away.
-    app.execute_batch("VACUUM").unwrap();
-    assert!(count(app) < 30);
-    rig.capture();
-    rig.assert_shadow_equals_source();
-    assert_eq!(rig.followed.counters().resyncs, 0);
 }
 
 /// A base as a stream, so that a gibibyte of it is never in memory.

@@ -42,145 +42,6 @@ fn a_guard_outlives_the_request_during_which_it_was_taken() {
     assert_eq!(rig.followed.counters().resyncs, 0);
 }
 
-/// F3: closing any descriptor of the database or its wal-index drops all locks
-/// of the process. So whatever runs beside a guard opens only what is listed
-/// here; before adding a line, make sure that the path cannot be one of the two.
-const OPENED_BESIDE_A_GUARD: [(&str, &str); 9] = [
-    ("capture/attach.rs", "File::options().create(true).truncate(false).write(true).open(&path)"), // the lock file
-    ("capture/attach.rs", "LogFile::open(&log_path, page_size)"),
-    ("capture/log_file.rs", "File::open(path)"), // the log
-    ("capture/page_map.rs", "OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&draft)"),
-    ("capture/page_map.rs", "OpenOptions::new().read(true).write(true).open(path)"),
-    ("capture/snapshot.rs", "LogFile::open(log_path, page_size)"),
-    ("spool.rs", "File::open(path_in(&self.dir, seq))"),
-    ("spool.rs", "File::open(path)"),                  // a segment
-    ("replica/put.rs", "tokio::fs::File::open(path)"), // a segment
-];
-
-/// Rooms that work while a database is followed and know its path.
-const BESIDE_A_GUARD: [&str; 9] =
-    ["capture/", "daemon/", "http", "metrics", "replica/", "spool.rs", "status", "upkeep", "upload"];
-/// SQLite itself: the connection and the mapping it already has.
-const THROUGH_SQLITE: [&str; 2] = ["capture/connection.rs", "capture/wal_index.rs"];
-const OPENERS: [&str; 13] = [
-    "File::open(",
-    "File::create(",
-    "File::create_new(",
-    "File::options(",
-    "OpenOptions::new(",
-    "fs::read(",
-    "fs::read_to_string(",
-    "fs::write(",
-    "fs::copy(",
-    "fs::open(",
-    "fs::hard_link(",
-    "Connection::open",
-    "sqlite3_open",
-];
-
-#[test]
-fn nothing_beside_a_guard_opens_the_database_or_its_index() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut found = Vec::new();
-    for (name, text) in sources(&root) {
-        if THROUGH_SQLITE.contains(&name.as_str()) {
-            continue;
-        }
-        for call in openings(&text) {
-            assert!(!call.contains("shm"), "{name} opens a wal-index: {call}");
-            if BESIDE_A_GUARD.iter().any(|room| name.starts_with(room)) {
-                found.push((name.clone(), call));
-            }
-        }
-    }
-    for (name, call) in &found {
-        let listed = OPENED_BESIDE_A_GUARD.contains(&(name, call));
-        assert!(listed, "{name} opens a file in a way that is not known to be harmless: {call}");
-    }
-    for (name, call) in OPENED_BESIDE_A_GUARD {
-        assert!(found.iter().any(|(n, c)| n == name && c == call), "{name} no longer has {call}: remove it here");
-    }
-}
-
-/// Every way in which a program could open the wrong file is seen.
-#[test]
-fn an_opening_is_recognised_however_it_is_written() {
-    let calls = |text: &str| openings(text).into_iter().collect::<Vec<_>>();
-    assert_eq!(calls("let f = std::fs::File::open(options.shm_path())?;"), ["std::fs::File::open(options.shm_path())"]);
-    assert_eq!(calls("OpenOptions::new()\n  .read(true)\n  .open(&db)?"), ["OpenOptions::new().read(true).open(&db)"]);
-    assert_eq!(calls("std::fs::read(&self.path)"), ["std::fs::read(&self.path)"]);
-    assert_eq!(calls("tokio::fs::copy(from, to).await"), ["tokio::fs::copy(from, to)"]);
-    assert_eq!(calls("Connection::open_with_flags(p, f)"), ["Connection::open_with_flags(p, f)"]);
-    assert_eq!(calls("Handle::open(path); // File::open(x)\nfs::read_dir(d)"), [""; 0]);
-}
-
-/// The files under `src`, without their unit tests.
-fn sources(root: &Path) -> Vec<(String, String)> {
-    let (mut dirs, mut files) = (vec![root.to_owned()], Vec::new());
-    while let Some(dir) = dirs.pop() {
-        for entry in std::fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                dirs.push(path);
-            } else if path.extension().is_some_and(|e| e == "rs") {
-                let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-                let text = std::fs::read_to_string(&path).unwrap();
-                let code = text.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned();
-                files.push((name, code));
-            }
-        }
-    }
-    assert!(files.len() > 40);
-    files
-}
-
-/// Calls that open a file, each on one line from its first word to the
-/// parenthesis that closes the last call of its chain of options.
-fn openings(text: &str) -> Vec<String> {
-    let code: String = text.lines().map(|l| l.split("//").next().unwrap()).collect::<Vec<_>>().join("\n");
-    let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
-    let mut calls = Vec::new();
-    for opener in OPENERS {
-        for (at, _) in code.match_indices(opener) {
-            let start = code[..at].rfind(|c| !is_word(c)).map_or(0, |before| before + 1);
-            let mut end = at + opener.trim_end_matches('(').len();
-            end += code[end..].find('(').unwrap();
-            loop {
-                end = closing(&code, end);
-                let rest = code[end..].trim_start();
-                let options = ["File::options(", "OpenOptions::new("].contains(&opener);
-                let done = code[start..end].contains(".open(");
-                if !options || done || !rest.starts_with('.') {
-                    break;
-                }
-                end = code.len() - rest.len() + rest.find('(').unwrap();
-            }
-            let own_types = ["LogFile::", "Spool::", "PageMap::"];
-            let call = code[start..end].split_whitespace().collect::<Vec<_>>().join(" ").replace(" .", ".");
-            if opener != "File::open(" || !own_types[1..].iter().any(|t| call.starts_with(t)) {
-                calls.push(call);
-            }
-        }
-    }
-    calls
-}
-
-/// The place after the parenthesis that closes the one at `open`.
-fn closing(code: &str, open: usize) -> usize {
-    let mut depth = 0;
-    for (at, c) in code[open..].char_indices() {
-        match c {
-            '(' => depth += 1,
-            ')' => depth -= 1,
-            _ => {}
-        }
-        if depth == 0 {
-            return open + at + 1;
-        }
-    }
-    code.len()
-}
-
 /// The program itself, replicating one database to a directory.
 struct Program(Child);
 
@@ -244,11 +105,15 @@ fn after_a_while_of_everything_the_guard_still_keeps_others_out() {
         std::thread::sleep(Duration::from_millis(2100));
         log_run(&database) != run
     });
-    // A checkpoint of the program's own may finish between the two lines, but not every time.
-    let held_back = (0..20).any(|_| {
+    // Whatever the program does when it looks at its files, it has done by the time a segment arrives. A checkpoint of
+    // its own may finish between the last two lines, but not every time.
+    let held_back = (0..3).filter(|_| {
+        let before = segments(&replica);
         app.run(rows);
-        let foreign = passive(&database);
+        wait_until("a segment arrives", || segments(&replica) > before);
+        app.run(rows);
+        let foreign = app.passive();
         foreign.copied < foreign.log
     });
-    assert!(held_back, "every frame was copied at once, twenty times in a row");
+    assert!(held_back.count() >= 2, "others may copy everything");
 }

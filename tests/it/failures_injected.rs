@@ -2,8 +2,10 @@
 //! of its own, because failpoints are switched for a whole process.
 
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
+use brooklet::capture::checkpoint::Policy;
 use brooklet::capture::{Database, Followed, Options};
 use rusqlite::Connection;
 
@@ -113,25 +115,53 @@ fn restart_between_passes() {
     // Not captured, but copied, so that the guard will be on slot 0 and the log may restart once.
     insert(&app, 200);
     app.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
-    let writer = std::sync::Mutex::new(Some(app));
-    let app = std::sync::Arc::new(writer);
+    let (app, once) = (Arc::new(Mutex::new(app)), std::sync::Once::new());
     let other = app.clone();
-    fail::cfg_callback("capture::between-passes", move || {
-        if let Some(app) = other.lock().unwrap().take() {
-            // Large enough to overwrite every frame that was proven.
-            insert(&app, 300);
-            *other.lock().unwrap() = Some(app);
-            fail::remove("capture::between-passes");
-        }
-    })
-    .unwrap();
+    // Large enough to overwrite every frame that was proven.
+    let overwrite = move || once.call_once(|| insert(&other.lock().unwrap(), 300));
+    fail::cfg_callback("capture::between-passes", overwrite).unwrap();
     rig.capture();
-    let app = app.lock().unwrap().take().unwrap();
+    let app = app.lock().unwrap();
     assert_eq!(app.query_row("SELECT count(*) FROM t", [], |r| r.get::<_, i64>(0)).unwrap(), 550, "the hook ran");
     assert_eq!(rig.followed.counters().resyncs, 1);
     rig.assert_shadow_equals_source();
     insert(&app, 5);
     rig.capture();
     rig.assert_shadow_equals_source();
+    scenario.teardown();
+}
+
+/// F34: writers so fast that much is left to capture whenever they are to be
+/// stopped for a moment. Their log is sealed all the same, after a few attempts.
+#[test]
+fn a_writer_that_outpaces_every_copy_does_not_keep_the_log_from_restarting() {
+    alone("outpaced");
+}
+
+#[test]
+#[ignore = "run alone by the test above"]
+fn outpaced() {
+    let scenario = fail::FailScenario::setup();
+    for megabytes in [2, 10] {
+        let (mut rig, app) = Rig::new(TABLE);
+        let policy = Policy { min_frames: 100, ..Policy::default() };
+        rig.followed = Database::new(Options { checkpoint: policy, ..Options::new(&rig.path) }, Followed::default());
+        rig.capture();
+        let mut time = Pretend::new();
+        let app = Mutex::new(app);
+        fail::cfg_callback("capture::before-barrier", move || {
+            app.lock().unwrap().execute("INSERT INTO t(x) VALUES (randomblob(?1))", [megabytes << 20]).unwrap();
+        })
+        .unwrap();
+        for _ in 0..6 {
+            time.event(&mut rig.followed);
+            time.skip(seconds(1));
+        }
+        fail::remove("capture::before-barrier");
+        let counters = rig.followed.counters();
+        assert!(counters.seals >= 1 && counters.resyncs == 0, "{megabytes} MB: {counters:?}");
+        rig.drain();
+        rig.assert_shadow_equals_source();
+    }
     scenario.teardown();
 }

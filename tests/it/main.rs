@@ -35,6 +35,7 @@ mod restore;
 mod running;
 mod storage;
 mod takeover;
+mod testing_doc;
 mod tidy;
 mod torture;
 mod wal;
