@@ -1,7 +1,7 @@
 //! The commands: their flags, the types of their values, their help.
 //!
 //! clap holds the definitions and checks the values; the words reach it in the
-//! one canonical form that [`flags`](super::flags) makes of them, so none of
+//! one canonical form that `flags` makes of them, so none of
 //! clap's own grammar (short flags, abbreviations, `-h`) is ever in play.
 
 use std::path::PathBuf;
