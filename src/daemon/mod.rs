@@ -260,7 +260,9 @@ impl Shared {
         if stepped.live && far {
             let relied = entry.events.lock().expect("no holder of this lock panics").work();
             if self.watch.arm(index, &log_path) && relied {
-                // A commit between the look and the watch would otherwise go unnoticed.
+                // A commit between the look and the watch would otherwise go unnoticed, and so would a new file: the
+                // watch is on whatever has the name now.
+                database.files_changed();
                 stepped = self.step_once(index, &mut database);
             } else {
                 poll = POLL_WITHOUT_EVENTS;
