@@ -269,6 +269,16 @@ impl Spool {
         inner.segments.values().find(matches).map(|s| s.seq)
     }
 
+    /// Whether a batch of this history and this time has left the spool, so that
+    /// nothing here can tell it.
+    pub fn is_past(&self, timestamp: Timestamp) -> bool {
+        let inner = self.lock();
+        match inner.floor.and_then(|floor| floor.timestamp) {
+            Some(floor) => timestamp <= floor,
+            None => inner.segments.values().next().is_some_and(|oldest| timestamp < oldest.header.timestamp),
+        }
+    }
+
     /// The newest batch that is here or has been.
     pub fn newest(&self) -> Option<Seq> {
         let inner = self.lock();

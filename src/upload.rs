@@ -369,11 +369,18 @@ impl Uploader {
             let seq = spool.find(generation, h.proof?.after, h.timestamp)?;
             Some(Confirmed { txid: position, seq, timestamp: h.timestamp })
         });
-        if confirmed.is_none() {
+        let forgotten = header.filter(|h| h.generation == Some(generation) && spool.is_past(h.timestamp));
+        if confirmed.is_none() && forgotten.is_some() {
+            tracing::info!(
+                replica = self.replica.name(),
+                position = position.to_string(),
+                "what the replica lacks is no longer kept here: continuing above it with a base"
+            );
+        } else if confirmed.is_none() {
             self.still_alone(position, header.as_ref())?;
             let written_by = header.and_then(|h| h.generation);
-            // Our own name on something that we do not know is a copy of this machine's state at work. Our name before
-            // another one is an older part of this history. A name is never taken up again.
+            // Our own name on something newer than what we remember is a copy of this machine's state at work. Our name
+            // before another one is an older part of this history. A name is never taken up again.
             if written_by == Some(generation) || self.has_written(&listing, generation).await? {
                 return Ok(None);
             }

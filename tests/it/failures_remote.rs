@@ -688,6 +688,51 @@ async fn a_dead_replica_delays_nobody_and_alone_gets_a_base_when_it_has_missed_t
     assert_eq!(spooled(), 0, "nobody needs anything any more");
 }
 
+/// D8 across a restart: that one replica has missed too much concerns only it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_missed_too_much_before_a_restart_alone_gets_a_base() {
+    for everything_dropped in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, app) = database(dir.path(), TABLE);
+        let moody = Moody::new(Arc::new(MemoryStorage::new()));
+        let (good, dead) = (replica_in(Arc::new(MemoryStorage::new()), "good"), replica_in(moody.clone(), "dead"));
+        let small = |budget| {
+            let mut job = job(&path, &[&good, &dead]);
+            job.capture.spool_budget = Some(budget);
+            job
+        };
+        let daemon = start(vec![small(20_000)]);
+        wait_for(&daemon, "both have a base", |f| f.captured.is_some() && f.behind().count() == 0).await;
+        insert(&app, 3);
+        wait_for(&daemon, "both have it", |f| f.captured.unwrap().batch > 1 && f.behind().count() == 0).await;
+        let history = generation(&daemon);
+        moody.set_down(true);
+        for _ in 0..5 {
+            let batch = daemon.board().read()[0].captured.unwrap().batch;
+            insert(&app, 12);
+            wait_for(&daemon, "the good one goes on", |f| {
+                f.captured.unwrap().batch > batch && f.replicas[0].batch == f.captured.map(|c| c.batch)
+            })
+            .await;
+        }
+        assert_eq!(daemon.stop(Duration::from_secs(1)).await.len(), 1);
+        let spool = capture::default_meta_path(&path).join("brooklet/spool");
+        let kept = crate::running::files_below(&spool);
+        assert!(!kept.is_empty() && kept.len() < 5, "{kept:?}");
+        if everything_dropped {
+            kept.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+        }
+        moody.set_down(false);
+        let daemon = start(vec![small(20_000)]);
+        wait_for(&daemon, "both are up to date", |f| f.captured.is_some() && f.behind().count() == 0).await;
+        assert_eq!(generation(&daemon), history);
+        stop(daemon).await;
+        assert_same_pages(&rebuild(&good).await, &consistent_copy(&path));
+        assert_same_pages(&rebuild(&dead).await, &consistent_copy(&path));
+        assert_eq!((bases(&good).await.len(), bases(&dead).await.len()), (1, 2));
+    }
+}
+
 /// A replica that never answers costs the others nothing, also not at the end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_was_never_reachable_is_reported_and_the_rest_is_complete() {
