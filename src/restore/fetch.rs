@@ -42,7 +42,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { whole: 4 << 20, range: 2 << 20, in_vain: 64 << 10, tail: 64 << 10, index: 256 << 10 }
+        Self { whole: 1 << 20, range: 512 << 10, in_vain: 64 << 10, tail: 64 << 10, index: 256 << 10 }
     }
 }
 

@@ -67,7 +67,6 @@ fn the_official_program_loses_commits_under_these_scripts() {
     let scratch = Scratch::new("absence").unwrap();
     let absence = play(&Script::absence(), scratch.path(), &program, 0).map(drop);
     eprintln!("the short absence: {absence:?}");
-    assert!(matches!(absence, Err(Trouble::Diverged(_))));
     let (first, count) = chosen();
     let (next, diverged, stuck) = (AtomicU64::new(first), AtomicU64::new(0), AtomicU64::new(0));
     let work = || {
