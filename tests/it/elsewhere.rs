@@ -34,12 +34,13 @@ pub(crate) struct Written {
     pub(crate) outdated: i64,
 }
 
-/// One line in, one line out. `!write MILLISECONDS SQL;SQL;..` repeats a transaction until the time is over.
+/// One line in, one line out. `!write MILLISECONDS PAUSE SQL;SQL;..` repeats a transaction until the time is over,
+/// with pauses of up to so many milliseconds.
 const PROGRAM: &str = r"
-import sqlite3, sys, time
+import random, sqlite3, sys, time
 db = sqlite3.connect(sys.argv[1], timeout=float(sys.argv[2]), isolation_level=None)
 
-def write(milliseconds, statements):
+def write(milliseconds, pause, statements):
     commits = refusals = outdated = 0
     refused = False
     until = time.monotonic() + milliseconds / 1000
@@ -48,6 +49,8 @@ def write(milliseconds, statements):
             for statement in statements:
                 db.execute(statement).fetchall()
             commits, refused = commits + 1, False
+            if pause > 0:
+                time.sleep(random.random() * pause / 1000)
         except sqlite3.OperationalError as error:
             if db.in_transaction:
                 db.execute('ROLLBACK')
@@ -61,8 +64,8 @@ def write(milliseconds, statements):
 for line in sys.stdin:
     try:
         if line.startswith('!write'):
-            _, milliseconds, sql = line.split(' ', 2)
-            row = write(int(milliseconds), [s for s in sql.split(';') if s.strip()])
+            _, milliseconds, pause, sql = line.split(' ', 3)
+            row = write(int(milliseconds), int(pause), [s for s in sql.split(';') if s.strip()])
         else:
             rows = db.execute(line).fetchall()
             row = [v for v in rows[0] if isinstance(v, int)] if rows else []
@@ -98,7 +101,12 @@ impl Elsewhere {
 
     /// Repeats a transaction in the background; [`Elsewhere::written`] waits for the end.
     pub(crate) fn write_for(&mut self, span: Duration, statements: &[&str]) {
-        let mut line = format!("!write {} ", span.as_millis());
+        self.write_at_times(span, Duration::ZERO, statements);
+    }
+
+    /// The same with pauses of up to `pause`.
+    pub(crate) fn write_at_times(&mut self, span: Duration, pause: Duration, statements: &[&str]) {
+        let mut line = format!("!write {} {} ", span.as_millis(), pause.as_millis());
         statements.iter().for_each(|s| write!(line, "{s};").unwrap());
         self.send(&line);
     }

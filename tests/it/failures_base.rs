@@ -2,6 +2,7 @@
 //! they take to be read and whatever happens meanwhile.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
 use std::time::SystemTime;
 
 use brooklet::capture::{Base, BaseReader};
@@ -99,17 +100,17 @@ fn a_base_is_not_newer_than_its_position() {
     assert_eq!(rig.followed.counters().resyncs, 0);
 }
 
-/// A database that ends `missing` pages before the lock page, without being
-/// written: all but its first pages are one hole in the file.
-fn nearly_a_gibibyte(setup: &str, size: PageSize, missing: u32) -> (Rig, Connection) {
+/// A database whose last page is so many after the lock page (before it, if
+/// negative), without being written: all but its first pages are one hole in the file.
+fn about_a_gibibyte(setup: &str, size: PageSize, after: i32) -> (Rig, Connection) {
     let (rig, app) = Rig::new(&format!(
         "PRAGMA journal_mode=delete; PRAGMA page_size={size}; VACUUM; {setup}; INSERT INTO t(x) VALUES ('first')"
     ));
     drop(app);
-    let pages = lock_page(size).get() - 1 - missing;
+    let pages = lock_page(size).get().checked_add_signed(after).unwrap();
     let file = std::fs::File::options().read(true).write(true).open(&rig.path).unwrap();
     file.set_len(u64::from(pages) * u64::from(size.get())).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, &pages.to_be_bytes(), 28).unwrap();
+    file.write_all_at(&pages.to_be_bytes(), 28).unwrap();
     drop(file);
     let app = Connection::open(&rig.path).unwrap();
     app.execute_batch("PRAGMA journal_mode=wal").unwrap();
@@ -121,14 +122,14 @@ fn count(app: &Connection) -> u32 {
     app.query_row("PRAGMA page_count", [], |r| r.get(0)).unwrap()
 }
 
-/// F22: bases and increments of databases that end just below, at and above the
-/// page that holds SQLite's lock bytes, that grow across it, and that shrink
-/// back. The small page sizes are left to the numbering's own tests.
+/// F22: bases, increments and comparisons of databases that end just below, at and
+/// above the page that holds SQLite's lock bytes, that grow across it, and that
+/// shrink back. The small page sizes are left to the numbering's own tests.
 #[test]
 fn the_lock_page_is_skipped_when_the_database_grows_across_it_and_back() {
-    for (size, missing) in [(4096, 0), (16384, 3), (65536, 1)] {
+    for (size, after) in [(4096, -1), (16384, -4), (65536, -2), (65536, 2)] {
         let size = PageSize::new(size).unwrap();
-        let (rig, app) = nearly_a_gibibyte(TABLE, size, missing);
+        let (rig, app) = about_a_gibibyte(TABLE, size, after);
         grow_across_the_lock_page(rig, &app, size);
     }
 }
@@ -140,7 +141,7 @@ fn grow_across_the_lock_page(mut rig: Rig, app: &Connection, size: PageSize) {
     // The content of the pages at the end, by number.
     let mut end: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
     let mut pages = count(app);
-    while pages < lock + 3 {
+    while pages < lock + 5 {
         app.execute("INSERT INTO t(x) VALUES (randomblob(?1))", [size.get()]).unwrap();
         rig.followed.capture(SystemTime::now()).unwrap();
         let spool = rig.followed.spool().unwrap();
@@ -175,18 +176,24 @@ fn grow_across_the_lock_page(mut rig: Rig, app: &Connection, size: PageSize) {
     for (number, page) in &end {
         let mut found = vec![0; size.bytes()];
         let at = u64::from(number - 1) * u64::from(size.get());
-        std::os::unix::fs::FileExt::read_exact_at(&file, &mut found, at).unwrap();
+        file.read_exact_at(&mut found, at).unwrap();
         assert!(found == *page, "page {number}");
     }
     if size.get() == 65536 {
         assert_base_skips_one_number(&mut rig, pages);
+        // A restart that nobody saw: all pages are compared.
+        rig.followed.release();
+        assert_eq!(app.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get(0)), Ok(0));
+        app.execute("UPDATE t SET x = randomblob(50) WHERE id = 1", []).unwrap();
+        rig.followed.capture(SystemTime::now()).unwrap();
+        assert_eq!(rig.followed.counters().resyncs, 1);
+        assert_eq!(rig.followed.position().unwrap().point.seq, seen.next());
     }
     // Nothing refers to the hole, so it goes away.
     app.execute_batch("VACUUM").unwrap();
     assert!(count(app) < 30);
     rig.capture();
     rig.assert_shadow_equals_source();
-    assert_eq!(rig.followed.counters().resyncs, 0);
 }
 
 /// The decoder makes sure that it is the right one, and the reader that the rest adds up.

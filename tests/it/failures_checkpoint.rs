@@ -181,11 +181,12 @@ fn an_impatient_application_is_refused_no_oftener_than_we_seal() {
     rig.capture();
     let mut writer = Elsewhere::open(&rig.path, seconds(0));
     // What a deferred transaction has read is still current when it comes to write.
-    writer.write_for(millis(1500), &["BEGIN", "SELECT max(id) FROM t", ROW, "COMMIT"]);
+    writer.write_for(millis(1500), &["BEGIN", "SELECT max(length(x)) FROM t", ROW, "COMMIT"]);
     let (mut time, until) = (Pretend::new(), Instant::now() + millis(1600));
     while Instant::now() < until {
         time.event(&mut rig.followed);
-        time.skip(millis(400));
+        // Many looks for each checkpoint, so that one of them that got in the way would show.
+        time.skip(millis(20));
     }
     let (written, counters) = (writer.written(), rig.followed.counters());
     assert!(written.commits > 100, "{written:?}");

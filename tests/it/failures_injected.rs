@@ -81,8 +81,8 @@ fn refused_for_good() {
         now += seconds(3);
     }
     assert!(trouble.unwrap().contains("failpoint"));
-    // While there is no guard: more frames, all copied, and a new run over the old one.
-    insert(&app, 50);
+    // While there is no guard: more frames, all copied, and a new run over the old one. Nothing grows.
+    app.execute("UPDATE t SET x = randomblob(600) WHERE id > 20", []).unwrap();
     let foreign = passive(&rig.path);
     assert_eq!(foreign.log, foreign.copied, "nothing is held back");
     app.execute("UPDATE t SET x = 'new' WHERE id = 3", []).unwrap();
@@ -108,6 +108,7 @@ fn restart_between_passes() {
     let (mut rig, app) = Rig::new(TABLE);
     insert(&app, 50);
     rig.capture();
+    let before = rig.followed.position().unwrap().point.seq;
     rig.reopen();
     // More than a window in memory holds is read twice.
     let options = Options { max_pass_bytes: 1000, ..Options::new(&rig.path) };
@@ -121,6 +122,8 @@ fn restart_between_passes() {
     let overwrite = move || once.call_once(|| insert(&other.lock().unwrap(), 300));
     fail::cfg_callback("capture::between-passes", overwrite).unwrap();
     rig.capture();
+    let after = rig.followed.position().unwrap().point.seq;
+    assert_eq!(after, before.next(), "one segment, by comparison; what was read is discarded");
     let app = app.lock().unwrap();
     assert_eq!(app.query_row("SELECT count(*) FROM t", [], |r| r.get::<_, i64>(0)).unwrap(), 550, "the hook ran");
     assert_eq!(rig.followed.counters().resyncs, 1);
