@@ -31,13 +31,45 @@ const LONG_QUIET: Duration = Duration::from_secs(15);
 /// Two checkpoints of a busy log are at least this far apart, so that flushing the disk does not become the main work...
 const SPACING: Duration = Duration::from_millis(400);
 /// ...unless this many times the trigger has piled up meanwhile.
-const PILE: u32 = 8;
+const PILE: u32 = 4;
+/// While a log as long as this many triggers is copied, writers are slowed down, and more the longer it is: as long as
+/// they were faster than the disk it would grow. By default it begins at 8 MB, for a log that should not reach 64.
+const LONG: [u32; 3] = [2, 6, 12];
+/// While a checkpoint waits for its distance to the last one, the log is looked at this often: a fast writer needs
+/// only a tenth of a second for a pile.
+const CLOSE: Duration = Duration::from_millis(15);
 /// A log file shorter than this many triggers is not worth cutting: the application would only grow it again.
 const KEEP: u32 = 4;
 /// First wait after an attempt that moved nothing; doubles up to `FUTILE_MAX`.
 const FUTILE_MIN: Duration = Duration::from_secs(10);
 /// A reader that holds the log back is looked at again at least this often.
 const FUTILE_MAX: Duration = Duration::from_secs(60);
+
+impl Policy {
+    /// How much writers must be slowed down while a log of this length is copied.
+    pub fn brake(&self, frames: u32) -> Brake {
+        let triggers = frames / self.min_frames.max(1);
+        match LONG.map(|long| triggers >= long) {
+            [false, ..] => Brake::Off,
+            [_, false, _] => Brake::Gentle,
+            [.., false] => Brake::Firm,
+            [.., true] => Brake::Hard,
+        }
+    }
+}
+
+/// How much to slow writers down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Brake {
+    /// Not at all.
+    Off,
+    /// To a fraction of the speed of memory.
+    Gentle,
+    /// To about the speed of a disk.
+    Firm,
+    /// To well below that.
+    Hard,
+}
 
 /// What is known about the log.
 #[derive(Clone, Copy, Debug)]
@@ -90,9 +122,10 @@ pub fn due(policy: &Policy, now: Instant, log: &Situation) -> Due {
         return Due::No(next);
     }
     if log.unbackfilled >= policy.min_frames {
-        let piled = log.unbackfilled >= policy.min_frames.saturating_mul(PILE);
         match log.last_attempt.map(|at| at + SPACING) {
-            Some(spaced) if now < spaced && !piled => return Due::No(Some(spaced)),
+            Some(spaced) if now < spaced && log.unbackfilled < policy.min_frames.saturating_mul(PILE) => {
+                return Due::No(Some(spaced.min(now + CLOSE)));
+            }
             _ => return Due::Checkpoint,
         }
     }
@@ -139,8 +172,10 @@ mod tests {
         let busy = Situation { last_commit: Some(now), dirty_since: Some(now), ..log(1000) };
         assert_eq!(due(&Policy::default(), now, &busy), Due::Checkpoint);
         let just = Situation { last_attempt: Some(now), ..busy };
-        assert_eq!(due(&Policy::default(), now, &just), Due::No(Some(now + SPACING)));
-        let piled = Situation { unbackfilled: 8000, ..just };
+        assert_eq!(due(&Policy::default(), now, &just), Due::No(Some(now + CLOSE)));
+        let later = now + SPACING - CLOSE / 2;
+        assert_eq!(due(&Policy::default(), later, &just), Due::No(Some(now + SPACING)));
+        let piled = Situation { unbackfilled: 4000, ..just };
         assert_eq!(due(&Policy::default(), now, &piled), Due::Checkpoint);
     }
 
@@ -180,6 +215,17 @@ mod tests {
         let now = Instant::now();
         let restarted = Situation { file_frames: 25_000, last_commit: Some(now), dirty_since: Some(now), ..log(3) };
         assert_eq!(due(&Policy::default(), now, &restarted), Due::No(Some(now + QUIET)));
+    }
+
+    #[test]
+    fn the_longer_the_log_the_harder_the_brake() {
+        let policy = Policy::default();
+        let at = |frames| policy.brake(frames);
+        assert_eq!([at(0), at(1999)], [Brake::Off; 2]);
+        assert_eq!([at(2000), at(5999)], [Brake::Gentle; 2]);
+        assert_eq!([at(6000), at(11_999)], [Brake::Firm; 2]);
+        assert_eq!([at(12_000), at(u32::MAX)], [Brake::Hard; 2]);
+        assert_eq!(Policy { min_frames: 0, ..policy }.brake(12), Brake::Hard);
     }
 
     /// F35: after a burst and a quiet spell the file is cut.

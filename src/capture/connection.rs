@@ -6,7 +6,7 @@
 //! neither checkpoints after commits nor when it closes, and keeps the WAL file.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
@@ -130,6 +130,31 @@ impl Handle {
     /// SQLite's refusal.
     pub fn set_busy_timeout(&mut self, timeout: Duration) -> Result<(), Error> {
         self.connection.busy_timeout(timeout).map_err(|e| explain(&self.path, e))
+    }
+
+    /// Later calls ask for a held lock again and again, up to `wait`. A writer at
+    /// full speed frees the write lock for some ten microseconds at a time: SQLite's
+    /// own waits, which grow, hardly ever meet them, so this asks in bursts.
+    ///
+    /// # Errors
+    /// SQLite's refusal.
+    pub fn insist(&mut self, wait: Duration) -> Result<(), Error> {
+        const BURST: Duration = Duration::from_micros(100);
+        const PAUSE: Duration = Duration::from_micros(150);
+        let mut burst = Instant::now();
+        let mut end = burst;
+        let ask_again = move |asked: i32| {
+            let mut now = Instant::now();
+            if asked == 0 {
+                (burst, end) = (now + BURST, now + wait);
+            } else if now >= burst {
+                std::thread::sleep(PAUSE);
+                now = Instant::now();
+                burst = now + BURST;
+            }
+            now < end
+        };
+        self.connection.busy_handler(Some(ask_again)).map_err(|e| explain(&self.path, e))
     }
 
     /// Begins a read transaction and takes its reader slot at once. Reading the

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::base::Base;
 use super::batch::{self, Batch, Published};
+use super::brake::{self, Barrier, Brake};
 use super::checkpoint::{self, Due, Situation};
 use super::connection::{CheckpointMode, Handle};
 use super::error::Error;
@@ -63,6 +64,8 @@ pub(super) struct Activity {
     futile: u32,
     /// Attempts in a row that were given up because too much was not captured.
     crowded: u32,
+    /// The last copy stopped short at somebody's reader mark.
+    held_back: bool,
     file_frames: u32,
     identity_checked: Option<Instant>,
     /// The longest time that our barrier kept writers waiting.
@@ -77,17 +80,25 @@ pub(super) struct Activity {
 
 /// The paths are compared with the open files at most this often.
 const IDENTITY_EVERY: Duration = Duration::from_millis(100);
-/// The barrier is not waited for longer than this: another writer is busy, and so is the log.
-const BARRIER_WAIT: Duration = Duration::from_millis(60);
 /// A window up to this size is kept in memory, so its pages are read only once.
 const IN_MEMORY: u64 = 4 << 20;
 /// More frames than this, in bytes, are not captured while writers wait...
 const SEAL_BYTES: u64 = 1 << 20;
 /// ...unless writers are so fast that there always are more, and the log would grow for as long as they go on: each
-/// attempt that was given up for it doubles the bound, up to some 20 ms of reading.
-const SEAL_DOUBLINGS: u32 = 4;
+/// attempt that was given up for it doubles the bound, up to some 10 ms of reading.
+const SEAL_DOUBLINGS: u32 = 2;
+/// When no more than this is left to copy, in bytes, the rest is copied while writers wait.
+const ENOUGH: u64 = 256 << 10;
+/// The same for a long log: a fast writer leaves more in the time of one flush.
+const ENOUGH_WHEN_LONG: u64 = 4 << 20;
 /// Bulk copies in a row while the rest keeps shrinking.
-const BULK_ROUNDS: usize = 4;
+const BULK_ROUNDS: usize = 8;
+/// What writers may write, in bytes, before the brake holds them up: a flush or two later, that is still little.
+const BRAKE_BYTES: u64 = 1 << 20;
+/// A checkpoint of the application that has nothing to copy takes less than this.
+const OWN_CHECKPOINT: Duration = Duration::from_millis(3);
+/// One that copies is waited for this long.
+const FOREIGN_CHECKPOINT: Duration = Duration::from_millis(200);
 /// A guard that cannot be taken again is tried this often before anything else is done.
 const GUARD_TRIES: usize = 100;
 /// Snapshots taken for a base before giving up until later.
@@ -368,8 +379,8 @@ impl Live {
         self.activity.last_attempt = Some(now);
         let before = self.guard.view()?;
         let mut checkpointer = Handle::open(&self.options.path, Duration::ZERO)?;
-        self.bulk(&mut checkpointer, wall)?;
-        let sealed = self.seal(&mut checkpointer, wall)?;
+        let brake = self.bulk(&mut checkpointer, wall)?;
+        let sealed = self.seal(&mut checkpointer, brake, wall)?;
         let after = self.guard.view()?;
         let mut moved = sealed || (after.salts, after.backfilled) != (before.salts, before.backfilled);
         if sealed {
@@ -395,30 +406,75 @@ impl Live {
 
     /// Copies most of the log while nobody waits: the guard moves to a newer
     /// mark, a passive checkpoint copies up to it, and so on while that helps.
-    fn bulk(&mut self, checkpointer: &mut Handle, wall: SystemTime) -> Result<(), Error> {
+    /// When the log is long, writers are slowed down meanwhile.
+    fn bulk(&mut self, checkpointer: &mut Handle, wall: SystemTime) -> Result<Option<Brake>, Error> {
+        let page_size = u64::from(self.map.state().identity.page_size.get());
+        let mut brake = None;
         let mut rest = u32::MAX;
         for _ in 0..BULK_ROUNDS {
+            self.brake_as_needed(&mut brake)?;
             self.capture(wall)?;
             if self.guard.view()?.unbackfilled() == 0 {
                 break;
             }
             let mut next = Handle::open(&self.options.path, self.options.busy_timeout)?;
+            self.brake_as_needed(&mut brake)?;
+            if let Some(brake) = &brake {
+                // The application's own checkpoints try again after each commit. Should one win the race for what
+                // the new mark sets free, then one commit of it would copy all of that.
+                brake.hold();
+                copy(checkpointer, OWN_CHECKPOINT)?;
+            }
+            let mark = self.guard.view()?.mx_frame;
             // Whatever this guard sees beyond the captured position stays in the log, because it does not let the
             // log restart: an old guard on slot 0 has kept everything since the seal from being copied.
             next.begin_read()?;
             self.frozen = self.frozen_now()?;
             self.guard.end();
             self.guard = next;
-            checkpointer.checkpoint(CheckpointMode::Passive)?;
+            match &brake {
+                None => copy(checkpointer, FOREIGN_CHECKPOINT),
+                // What comes meanwhile is captured meanwhile.
+                Some(_) => std::thread::scope(|scope| {
+                    let copying = scope.spawn(|| copy(checkpointer, FOREIGN_CHECKPOINT));
+                    self.capture(wall)?;
+                    copying.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                }),
+            }?;
             let view = self.guard.view()?;
-            if view.unbackfilled() == 0 || view.unbackfilled() >= rest {
+            self.activity.held_back = view.backfilled < mark;
+            if self.activity.held_back {
+                // A reader needs older pages: slowing writers down does not help.
+                if let Some(brake) = brake {
+                    self.braked(brake.off());
+                }
+                return Ok(None);
+            }
+            if view.unbackfilled() == 0 || (brake.is_none() && view.unbackfilled() >= rest) {
                 break;
             }
             checkpointer.sync_database()?;
             rest = view.unbackfilled();
-            if u64::from(rest) * u64::from(self.map.state().identity.page_size.get()) <= SEAL_BYTES / 4 {
+            let enough = if brake.is_some() { ENOUGH_WHEN_LONG } else { ENOUGH };
+            if u64::from(rest) * page_size <= enough {
                 break;
             }
+        }
+        Ok(brake)
+    }
+
+    /// Sets the brake as the length of the log asks for, unless somebody's reader
+    /// holds the log back: then it would slow writers down for nothing.
+    fn brake_as_needed(&mut self, brake: &mut Option<Brake>) -> Result<(), Error> {
+        let strength = self.options.checkpoint.brake(self.guard.view()?.mx_frame);
+        match brake {
+            Some(brake) => brake.set(strength),
+            None if strength > checkpoint::Brake::Off && !self.activity.held_back => {
+                let page_size = u64::from(self.map.state().identity.page_size.get());
+                let quota = u32::try_from(BRAKE_BYTES / page_size).unwrap_or(u32::MAX);
+                *brake = Some(Brake::on(&self.options.path, quota, strength)?);
+            }
+            None => {}
         }
         Ok(())
     }
@@ -434,8 +490,7 @@ impl Live {
 
     /// Proves under the barrier that everything in the log is captured and in
     /// the database, and moves the guard to slot 0 before the barrier falls.
-    fn seal(&mut self, checkpointer: &mut Handle, wall: SystemTime) -> Result<bool, Error> {
-        let mut barrier = Handle::open(&self.options.path, BARRIER_WAIT)?;
+    fn seal(&mut self, checkpointer: &mut Handle, brake: Option<Brake>, wall: SystemTime) -> Result<bool, Error> {
         let bound = SEAL_BYTES << self.activity.crowded.min(SEAL_DOUBLINGS);
         let view = self.guard.view()?;
         if self.uncaptured(&view) > bound / 2 {
@@ -443,22 +498,11 @@ impl Live {
             self.capture(wall)?;
         }
         fail::fail_point!("capture::before-barrier");
-        match barrier.begin_barrier() {
-            Ok(()) => {}
-            Err(error) if error.is_busy() => return Ok(false),
-            Err(error) => return Err(error.into()),
-        }
-        let begun = Instant::now();
+        let Some(barrier) = self.barrier(brake)? else { return Ok(false) };
         let sealed = self.seal_under_barrier(checkpointer, bound);
-        barrier.end();
-        let held = begun.elapsed();
+        let held = barrier.release(&self.options.path);
         self.activity.barriers += 1;
         self.activity.longest_barrier = self.activity.longest_barrier.max(held);
-        tracing::debug!(
-            db = self.options.path.display().to_string(),
-            held_us = u64::try_from(held.as_micros()).unwrap_or(u64::MAX),
-            "barrier released"
-        );
         let sealed = sealed?;
         self.activity.crowded = match sealed {
             Sealed::Not => self.activity.crowded.saturating_add(1),
@@ -477,6 +521,21 @@ impl Live {
                 Ok(self.state().cursor.as_ref().is_some_and(|c| self.frozen.is_some_and(|f| f.seals(c))))
             }
         }
+    }
+
+    /// Takes the write lock, from the brake if there is one. `None`: another writer keeps it.
+    fn barrier(&mut self, brake: Option<Brake>) -> Result<Option<Barrier>, Error> {
+        match brake.and_then(|brake| self.braked(brake.into_barrier())) {
+            Some(barrier) => Ok(Some(barrier)),
+            None => Ok(Barrier::take(Handle::open(&self.options.path, Duration::ZERO)?)?.ok()),
+        }
+    }
+
+    /// Counts what a brake did.
+    fn braked(&mut self, worked: brake::Worked) -> Option<Barrier> {
+        self.activity.barriers += worked.holds;
+        self.activity.longest_barrier = self.activity.longest_barrier.max(worked.longest);
+        worked.barrier
     }
 
     /// Bytes of the log that a capture of everything in `view` would read.
@@ -571,6 +630,16 @@ impl Live {
         }
         Ok(())
     }
+}
+
+/// Copies what it can. While somebody else is copying, it waits for that, but not longer than `patience`.
+fn copy(checkpointer: &mut Handle, patience: Duration) -> Result<(), Error> {
+    const MOMENT: Duration = Duration::from_micros(500);
+    let until = Instant::now() + patience;
+    while checkpointer.checkpoint(CheckpointMode::Passive)?.busy && Instant::now() < until {
+        std::thread::sleep(MOMENT);
+    }
+    Ok(())
 }
 
 enum Sealed {

@@ -11,6 +11,7 @@
 mod attach;
 mod base;
 mod batch;
+mod brake;
 pub mod checkpoint;
 pub mod connection;
 mod error;

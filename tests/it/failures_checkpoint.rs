@@ -1,7 +1,7 @@
 //! What checkpoints may cost the application, and what bounds its log.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use brooklet::capture::checkpoint::Policy;
 use brooklet::capture::{Database, Followed, Options};
@@ -193,6 +193,29 @@ fn an_impatient_application_is_refused_no_oftener_than_we_seal() {
     assert!(counters.barriers > 3, "{counters:?}");
     assert_eq!(written.outdated, 0);
     assert!(u64::try_from(written.refusals).unwrap() <= counters.barriers, "{written:?} {counters:?}");
+    rig.capture();
+    rig.assert_shadow_equals_source();
+}
+
+/// F34: a writer that never pauses is slowed down, or its log would grow for as
+/// long as it is faster than the disk.
+#[test]
+fn the_log_of_a_writer_that_never_pauses_is_sealed_again_and_again() {
+    let (mut rig, app) = rig(TABLE, from(200));
+    insert(&app, 50);
+    rig.capture();
+    let mut writer = Elsewhere::open(&rig.path, seconds(60));
+    let rows = "INSERT INTO t(x) SELECT randomblob(3500) FROM t LIMIT 32";
+    writer.write_for(seconds(3), &["BEGIN IMMEDIATE", rows, "COMMIT"]);
+    let (until, mut longest) = (Instant::now() + millis(3000), 0);
+    while Instant::now() < until {
+        rig.followed.step(Instant::now(), SystemTime::now());
+        longest = longest.max(log_frames(&rig.path));
+        std::thread::sleep(millis(5));
+    }
+    let (written, counters) = (writer.written(), rig.followed.counters());
+    assert_eq!(written.refusals, 0, "it waits, and has its turn in time");
+    assert!(counters.seals > 1 && counters.resyncs == 0, "{written:?}, {longest} frames, {counters:?}");
     rig.capture();
     rig.assert_shadow_equals_source();
 }
