@@ -35,7 +35,7 @@ pub use error::Error;
 pub use global::{Global, LogFormat, LogLevel, Logging};
 pub use paths::{absolute, config_path};
 pub use replica::{Backend, BackendKind, LtxEncoding, ReplicaSettings, Snapshots};
-pub use url::{ReplicaUrl, Secret};
+pub use url::ReplicaUrl;
 
 use keys::{Effect, KEYS, Place};
 use section::Section;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use super::paths::clean;
 use super::replica::BackendKind;
+use crate::types::Secret;
 
 /// A replica URL in parts. Escapes are decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,23 +34,6 @@ pub struct ReplicaUrl {
     /// For `file`: the directory that the URL means when its escapes are decoded,
     /// if that is another one.
     decoded_path: Option<String>,
-}
-
-/// A text that must not appear in logs.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The text itself.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("***")
-    }
 }
 
 impl ReplicaUrl {
@@ -78,7 +62,7 @@ impl ReplicaUrl {
             None => (None, None),
             Some((user, password)) => (
                 Some(unescape(user).map_err(broken)?).filter(|user| !user.is_empty()),
-                Some(Secret(unescape(password).map_err(broken)?)).filter(|secret| !secret.0.is_empty()),
+                Some(Secret::new(unescape(password).map_err(broken)?)).filter(|secret| !secret.reveal().is_empty()),
             ),
         };
         if parts.access_point().is_none() {

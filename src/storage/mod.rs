@@ -14,6 +14,7 @@ mod key;
 mod memory;
 mod progress;
 mod retry;
+pub mod s3;
 
 use std::fmt;
 use std::io;

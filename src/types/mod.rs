@@ -6,9 +6,11 @@
 mod checksum;
 mod page;
 mod point;
+mod secret;
 mod wal_offset;
 
 pub use checksum::{Checksum, RollingChecksum, crc64_iso, page_checksum};
 pub use page::{PageSize, Pgno, SQLITE_HEADER, lock_page};
 pub use point::{Generation, Timestamp, Txid, TxidRange};
+pub use secret::Secret;
 pub use wal_offset::{Chain, FRAME_HEADER_SIZE, Salts, WAL_HEADER_SIZE, frame_end, frame_offset};
