@@ -67,5 +67,6 @@ fn destination(settings: &ReplicaSettings) -> Result<Destination, CliError> {
         },
         sync_interval: settings.sync_interval,
         max_segments: 0,
+        create_only: false,
     })
 }

@@ -3,6 +3,7 @@
 
 mod capture;
 mod cli;
+mod create_only;
 mod docs;
 #[cfg(feature = "failpoints")]
 mod durable;
