@@ -8,8 +8,7 @@
 //!
 //! Pure: it says what to read next and is told the answer.
 
-use super::plan::{PlanError, beyond, restorable};
-use crate::replica::Segment;
+use super::plan::{Holdings, PlanError};
 use crate::types::{Timestamp, Txid};
 
 /// Up to this many points, all are looked at: two rounds of parallel requests
@@ -44,12 +43,13 @@ pub(super) enum Step {
 }
 
 impl TimeSearch {
-    /// Begins a search in a replica's listing.
-    pub(super) fn new(listing: &[Segment], asked: Timestamp) -> Result<Self, PlanError> {
+    /// Begins a search among what a replica holds.
+    pub(super) fn new(holdings: &Holdings, asked: Timestamp) -> Result<Self, PlanError> {
+        let listing = holdings.segments();
         let first = listing.iter().map(|segment| segment.txids.min()).min().ok_or(PlanError::NoBackup)?;
-        let mut points = restorable(listing);
+        let mut points = holdings.restorable();
         let reached = points.last().copied().ok_or(PlanError::NoBase { first })?;
-        let next = beyond(listing, reached);
+        let next = holdings.beyond(reached);
         let mut behind: Vec<Txid> =
             listing.iter().map(|segment| segment.txids.max()).filter(|end| *end > reached).collect();
         behind.sort_unstable();
@@ -127,6 +127,7 @@ impl TimeSearch {
 mod tests {
     use super::*;
     use crate::ltx::Level;
+    use crate::replica::Segment;
     use crate::types::TxidRange;
 
     fn txid(n: usize) -> Txid {
@@ -146,7 +147,7 @@ mod tests {
     /// counts the headers it read.
     fn search(listing: &[Segment], times: &[i64], asked: i64) -> (Result<Txid, PlanError>, usize) {
         let mut reads = 0;
-        let mut search = match TimeSearch::new(listing, time(asked)) {
+        let mut search = match TimeSearch::new(&Holdings::new(listing.iter().copied()), time(asked)) {
             Ok(search) => search,
             Err(error) => return (Err(error), 0),
         };

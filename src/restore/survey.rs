@@ -10,11 +10,15 @@ use crate::replica::{Replica, Segment};
 use crate::types::{Timestamp, Txid};
 
 use super::error::RestoreError;
-use super::plan::{Plan, PlanError, Target, exactly, latest};
+use super::plan::{Holdings, Plan, PlanError, Target};
 use super::points::{Step, TimeSearch};
 
 /// Headers read at once when looking for an instant.
 const HEADERS_AT_ONCE: usize = 16;
+
+/// Headers read in search of a new beginning, the newest first: after longer
+/// than that a snapshot has been due.
+const HEADERS_BEHIND_A_GAP: usize = 1000;
 
 /// Listings before a replica is taken at its word that something is missing: a
 /// listing taken while segments are merged can miss both the old and the new.
@@ -67,14 +71,19 @@ pub async fn survey(replicas: &[Replica], target: Target) -> Result<Vec<Candidat
 pub(super) async fn look(replica: &Replica, target: Target) -> Result<Candidate, RestoreError> {
     let mut listings = 1;
     loop {
-        match look_once(replica, target).await {
-            Err(error) if listings < LISTINGS && is_worth_another_listing(&error) => listings += 1,
+        let holdings = list(replica).await?;
+        let error = match choose(replica, &holdings, target).await {
+            Err(error) if is_worth_another_look(&error) => error,
             outcome => return outcome,
+        };
+        if listings == LISTINGS {
+            return beyond_the_gap(replica, holdings, target, error).await;
         }
+        listings += 1;
     }
 }
 
-fn is_worth_another_listing(error: &RestoreError) -> bool {
+fn is_worth_another_look(error: &RestoreError) -> bool {
     match error {
         RestoreError::Plan(PlanError::NoBackup) => false,
         RestoreError::Plan(_) => true,
@@ -82,30 +91,64 @@ fn is_worth_another_listing(error: &RestoreError) -> bool {
     }
 }
 
-async fn look_once(replica: &Replica, target: Target) -> Result<Candidate, RestoreError> {
-    let listing =
-        replica.list_all().await.map_err(|source| RestoreError::List { replica: replica.name().to_owned(), source })?;
-    let segments: Vec<Segment> = listing.segments().copied().collect();
+async fn list(replica: &Replica) -> Result<Holdings, RestoreError> {
+    let listed = replica.list_all().await;
+    let listing = listed.map_err(|source| RestoreError::List { replica: replica.name().to_owned(), source })?;
+    Ok(Holdings::new(listing.segments().copied()))
+}
+
+async fn choose(replica: &Replica, holdings: &Holdings, target: Target) -> Result<Candidate, RestoreError> {
     let plan = match target {
-        Target::Latest => latest(&segments)?,
-        Target::Txid(txid) => exactly(&segments, txid)?,
-        Target::Timestamp(time) => exactly(&segments, newest_at(replica, &segments, time).await?)?,
+        Target::Latest => holdings.latest()?,
+        Target::Txid(txid) => holdings.exactly(txid)?,
+        Target::Timestamp(time) => holdings.exactly(newest_at(replica, holdings, time).await?)?,
     };
     let newest = plan.segments().last().expect("a plan is never empty");
     let time = replica.read_header(newest).await?.timestamp;
     Ok(Candidate { replica: replica.clone(), plan, time })
 }
 
+/// History is broken, or has no beginning. Capture that cannot go on from what
+/// was there writes the whole database as one segment, so there may be a new
+/// beginning behind the break; only headers tell.
+async fn beyond_the_gap(
+    replica: &Replica,
+    mut holdings: Holdings,
+    target: Target,
+    error: RestoreError,
+) -> Result<Candidate, RestoreError> {
+    let (RestoreError::Plan(PlanError::Gap { next: first, .. }) | RestoreError::Plan(PlanError::NoBase { first })) =
+        error
+    else {
+        return Err(error);
+    };
+    let mut behind: Vec<Segment> =
+        holdings.segments().iter().copied().filter(|segment| segment.txids.min() >= first).collect();
+    behind.sort_by_key(|segment| std::cmp::Reverse(segment.txids.max()));
+    behind.truncate(HEADERS_BEHIND_A_GAP);
+    let headers = stream::iter(behind)
+        .map(|segment| async move { Ok::<_, RestoreError>((segment, replica.read_header(&segment).await?)) })
+        .buffer_unordered(HEADERS_AT_ONCE)
+        .try_collect::<Vec<_>>()
+        .await?;
+    for (segment, _) in headers.iter().filter(|(_, header)| header.is_complete()) {
+        holdings.learn_complete(*segment);
+    }
+    choose(replica, &holdings, target).await
+}
+
 /// The newest transaction captured at or before `time`.
-async fn newest_at(replica: &Replica, segments: &[Segment], time: Timestamp) -> Result<Txid, RestoreError> {
-    let mut search = TimeSearch::new(segments, time)?;
+async fn newest_at(replica: &Replica, holdings: &Holdings, time: Timestamp) -> Result<Txid, RestoreError> {
+    let mut search = TimeSearch::new(holdings, time)?;
     loop {
         let wanted = match search.step()? {
             Step::Found(txid) => return Ok(txid),
             Step::Read(wanted) => wanted,
         };
         let times = stream::iter(wanted)
-            .map(|txid| async move { Ok::<_, RestoreError>((txid, time_of(replica, segments, txid).await?)) })
+            .map(
+                |txid| async move { Ok::<_, RestoreError>((txid, time_of(replica, holdings.segments(), txid).await?)) },
+            )
             .buffer_unordered(HEADERS_AT_ONCE)
             .try_collect::<Vec<_>>()
             .await?;
