@@ -84,12 +84,14 @@ pub enum PlanError {
         after: Option<Txid>,
     },
     /// Everything that is kept is newer.
-    #[error("no backup is as old as {asked}: the oldest point that can be restored is {oldest}")]
+    #[error("no backup is as old as {asked}: the points that can be restored are from {oldest} to {newest}")]
     TimestampBeforeOldest {
         /// What was asked for.
         asked: Timestamp,
         /// The time of the oldest point that can be restored.
         oldest: Timestamp,
+        /// The time of the newest.
+        newest: Timestamp,
     },
 }
 
@@ -187,6 +189,15 @@ impl Holdings {
     pub fn beyond(&self, reached: Txid) -> Option<Txid> {
         let behind = self.segments.iter().filter(|segment| segment.txids.max() > reached);
         behind.map(|segment| segment.txids.min()).min()
+    }
+
+    /// Where the first segment begins that no chain leads to: `None` when names
+    /// alone connect everything.
+    pub fn break_in_history(&self) -> Option<Txid> {
+        match self.restorable().last() {
+            Some(reached) => self.beyond(*reached),
+            None => self.segments.iter().map(|segment| segment.txids.min()).min(),
+        }
     }
 
     fn is_base(&self, segment: &Segment) -> bool {

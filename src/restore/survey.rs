@@ -11,14 +11,15 @@ use crate::types::{Timestamp, Txid};
 
 use super::error::RestoreError;
 use super::plan::{Holdings, Plan, PlanError, Target};
-use super::points::{Step, TimeSearch};
+use super::points::{Found, Step, TimeSearch};
+use super::ranges::Point;
 
 /// Headers read at once when looking for an instant.
 const HEADERS_AT_ONCE: usize = 16;
 
 /// Headers read in search of a new beginning, the newest first: after longer
 /// than that a snapshot has been due.
-const HEADERS_BEHIND_A_GAP: usize = 1000;
+const HEADERS_BEHIND_A_BREAK: usize = 1000;
 
 /// Listings before a replica is taken at its word that something is missing: a
 /// listing taken while segments are merged can miss both the old and the new.
@@ -33,6 +34,17 @@ pub struct Candidate {
     pub plan: Plan,
     /// The time of the point it ends at.
     pub time: Timestamp,
+    /// The points next to it, if it was looked for by its time.
+    pub neighbours: Neighbours,
+}
+
+/// What lies next to a point that was found by its time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Neighbours {
+    /// The newest point before it that can be restored.
+    pub before: Option<Point>,
+    /// The oldest point after it that can be restored.
+    pub after: Option<Point>,
 }
 
 /// The replicas that can reach the target, the one with the newest data first.
@@ -71,16 +83,30 @@ pub async fn survey(replicas: &[Replica], target: Target) -> Result<Vec<Candidat
 pub(super) async fn look(replica: &Replica, target: Target) -> Result<Candidate, RestoreError> {
     let mut listings = 1;
     loop {
-        let holdings = list(replica).await?;
+        let mut holdings = list(replica).await?;
         let error = match choose(replica, &holdings, target).await {
             Err(error) if is_worth_another_look(&error) => error,
             outcome => return outcome,
         };
         if listings == LISTINGS {
-            return beyond_the_gap(replica, holdings, target, error).await;
+            if !is_a_break(&error) {
+                return Err(error);
+            }
+            learn_beginnings(replica, &mut holdings).await?;
+            return choose(replica, &holdings, target).await;
         }
         listings += 1;
     }
+}
+
+/// What one replica holds, with every beginning that its headers tell of.
+pub(super) async fn holdings(replica: &Replica) -> Result<Holdings, RestoreError> {
+    let mut holdings = list(replica).await?;
+    if holdings.break_in_history().is_some() {
+        holdings = list(replica).await?;
+        learn_beginnings(replica, &mut holdings).await?;
+    }
+    Ok(holdings)
 }
 
 fn is_worth_another_look(error: &RestoreError) -> bool {
@@ -91,6 +117,10 @@ fn is_worth_another_look(error: &RestoreError) -> bool {
     }
 }
 
+fn is_a_break(error: &RestoreError) -> bool {
+    matches!(error, RestoreError::Plan(PlanError::Gap { .. } | PlanError::NoBase { .. }))
+}
+
 async fn list(replica: &Replica) -> Result<Holdings, RestoreError> {
     let listed = replica.list_all().await;
     let listing = listed.map_err(|source| RestoreError::List { replica: replica.name().to_owned(), source })?;
@@ -98,34 +128,28 @@ async fn list(replica: &Replica) -> Result<Holdings, RestoreError> {
 }
 
 async fn choose(replica: &Replica, holdings: &Holdings, target: Target) -> Result<Candidate, RestoreError> {
-    let plan = match target {
-        Target::Latest => holdings.latest()?,
-        Target::Txid(txid) => holdings.exactly(txid)?,
-        Target::Timestamp(time) => holdings.exactly(newest_at(replica, holdings, time).await?)?,
+    let (plan, neighbours) = match target {
+        Target::Latest => (holdings.latest()?, Neighbours::default()),
+        Target::Txid(txid) => (holdings.exactly(txid)?, Neighbours::default()),
+        Target::Timestamp(time) => {
+            let Found { point, before, after } = newest_at(replica, holdings, time).await?;
+            (holdings.exactly(point.txid)?, Neighbours { before, after })
+        }
     };
     let newest = plan.segments().last().expect("a plan is never empty");
     let time = replica.read_header(newest).await?.timestamp;
-    Ok(Candidate { replica: replica.clone(), plan, time })
+    Ok(Candidate { replica: replica.clone(), plan, time, neighbours })
 }
 
 /// History is broken, or has no beginning. Capture that cannot go on from what
 /// was there writes the whole database as one segment, so there may be a new
 /// beginning behind the break; only headers tell.
-async fn beyond_the_gap(
-    replica: &Replica,
-    mut holdings: Holdings,
-    target: Target,
-    error: RestoreError,
-) -> Result<Candidate, RestoreError> {
-    let (RestoreError::Plan(PlanError::Gap { next: first, .. }) | RestoreError::Plan(PlanError::NoBase { first })) =
-        error
-    else {
-        return Err(error);
-    };
+async fn learn_beginnings(replica: &Replica, holdings: &mut Holdings) -> Result<(), RestoreError> {
+    let Some(first) = holdings.break_in_history() else { return Ok(()) };
     let mut behind: Vec<Segment> =
         holdings.segments().iter().copied().filter(|segment| segment.txids.min() >= first).collect();
     behind.sort_by_key(|segment| std::cmp::Reverse(segment.txids.max()));
-    behind.truncate(HEADERS_BEHIND_A_GAP);
+    behind.truncate(HEADERS_BEHIND_A_BREAK);
     let headers = stream::iter(behind)
         .map(|segment| async move { Ok::<_, RestoreError>((segment, replica.read_header(&segment).await?)) })
         .buffer_unordered(HEADERS_AT_ONCE)
@@ -134,15 +158,15 @@ async fn beyond_the_gap(
     for (segment, _) in headers.iter().filter(|(_, header)| header.is_complete()) {
         holdings.learn_complete(*segment);
     }
-    choose(replica, &holdings, target).await
+    Ok(())
 }
 
 /// The newest transaction captured at or before `time`.
-async fn newest_at(replica: &Replica, holdings: &Holdings, time: Timestamp) -> Result<Txid, RestoreError> {
+async fn newest_at(replica: &Replica, holdings: &Holdings, time: Timestamp) -> Result<Found, RestoreError> {
     let mut search = TimeSearch::new(holdings, time)?;
     loop {
         let wanted = match search.step()? {
-            Step::Found(txid) => return Ok(txid),
+            Step::Found(found) => return Ok(found),
             Step::Read(wanted) => wanted,
         };
         let times = stream::iter(wanted)
@@ -159,7 +183,7 @@ async fn newest_at(replica: &Replica, holdings: &Holdings, time: Timestamp) -> R
 }
 
 /// The earliest time among the segments that end there. There is at least one.
-async fn time_of(replica: &Replica, segments: &[Segment], txid: Txid) -> Result<Timestamp, RestoreError> {
+pub(super) async fn time_of(replica: &Replica, segments: &[Segment], txid: Txid) -> Result<Timestamp, RestoreError> {
     let mut earliest = Timestamp::from_millis(i64::MAX);
     for segment in segments.iter().filter(|segment| segment.txids.max() == txid) {
         earliest = earliest.min(replica.read_header(segment).await?.timestamp);

@@ -124,7 +124,8 @@ async fn the_newest_transaction_captured_at_or_before_an_instant_is_restored() {
         assert_eq!(report.candidate.time, time_of(expected));
     }
     let error = scratch.restore(&replica, &at(2999)).await.unwrap_err();
-    let expected = PlanError::TimestampBeforeOldest { asked: Timestamp::from_millis(START + 2999), oldest: time_of(3) };
+    let asked = Timestamp::from_millis(START + 2999);
+    let expected = PlanError::TimestampBeforeOldest { asked, oldest: time_of(3), newest: time_of(5) };
     assert!(matches!(error, RestoreError::Plan(found) if found == expected));
 }
 
