@@ -41,6 +41,7 @@ const PURE: &[&str] = &[
     "capture/pace.rs",
     "restore/plan.rs",
     "restore/points.rs",
+    "restore/ranges.rs",
     "restore/claims.rs",
     "cli/flags.rs",
 ];
