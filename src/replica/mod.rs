@@ -13,6 +13,7 @@ mod generations;
 mod keys;
 mod listing;
 mod put;
+mod spellings;
 
 use std::fmt;
 use std::ops::Range;
@@ -29,6 +30,7 @@ pub use generations::Run;
 pub use keys::Layout;
 pub use listing::Listing;
 pub use put::PutError;
+pub use spellings::Spellings;
 
 /// Levels listed at once. All ten would be faster by little, and many databases
 /// open their replicas at the same time.
