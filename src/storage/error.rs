@@ -24,6 +24,8 @@ pub struct Error {
     pub kind: ErrorKind,
     /// What happened, to what, and what to do.
     pub message: String,
+    /// The storage asked for fewer requests.
+    pub throttled: bool,
     /// What caused it.
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -34,13 +36,20 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error that nothing below caused.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self { kind, message: message.into(), throttled: false, source: None }
     }
 
     /// The same with its cause.
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
+        self
+    }
+
+    /// The same, said to be the storage's wish for fewer requests.
+    #[must_use]
+    pub fn throttled(mut self) -> Self {
+        self.throttled = true;
         self
     }
 

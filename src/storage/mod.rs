@@ -73,6 +73,13 @@ pub trait Storage: Send + Sync + 'static {
     /// Removes the keys. A key that is already gone counts as removed. After an
     /// error some may be gone and some not.
     async fn delete(&self, keys: &[Key]) -> Result<()>;
+
+    /// Removes what unfinished puts into the folder `prefix` left behind before
+    /// `before`, if it is not gone by itself. Returns how many. Objects are not touched.
+    async fn tidy(&self, prefix: &Key, before: Timestamp) -> Result<u64> {
+        let _ = (prefix, before);
+        Ok(0)
+    }
 }
 
 /// Wrappers take what they wrap by value; this lets them share it.

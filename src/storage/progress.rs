@@ -21,6 +21,8 @@ pub struct Progress(Arc<Signs>);
 struct Signs {
     moved: AtomicU64,
     waits_for_caller: AtomicBool,
+    /// The request that this is a part of.
+    whole: Option<Progress>,
 }
 
 impl Progress {
@@ -33,6 +35,15 @@ impl Progress {
     /// Bytes have moved, or the other side has answered.
     pub fn moved(&self) {
         self.0.moved.fetch_add(1, Ordering::Relaxed);
+        if let Some(whole) = &self.0.whole {
+            whole.moved();
+        }
+    }
+
+    /// That of a part of the request: its signs of life are also the whole's, but
+    /// not the other way round.
+    pub(super) fn part(&self) -> Self {
+        Self(Arc::new(Signs { whole: Some(self.clone()), ..Signs::default() }))
     }
 
     /// The request waits for its own caller to produce more of the body: not the

@@ -23,6 +23,7 @@ use futures::{FutureExt, StreamExt, stream};
 use tokio::time::sleep;
 
 use super::{Body, Error, ErrorKind, Key, Object, Progress, PutOptions, Result, Storage};
+use crate::types::Timestamp;
 
 /// Attempts of one request. If each fails at once, the last one begins at most
 /// half a minute after the first: long enough for the other side to restart,
@@ -130,6 +131,10 @@ impl Storage for Retry {
     async fn delete(&self, keys: &[Key]) -> Result<()> {
         self.run(WAIT_CAP, |_| Some(self.inner.delete(keys))).await
     }
+
+    async fn tidy(&self, prefix: &Key, before: Timestamp) -> Result<u64> {
+        self.run(WAIT_CAP, |_| Some(self.inner.tidy(prefix, before))).await
+    }
 }
 
 /// A read that arrives whole. Backends promise that; a proxy that cuts bodies
@@ -151,7 +156,7 @@ fn wait_after(attempt: u32, cap: Duration, dice: u64) -> Duration {
 }
 
 /// Runs one attempt until it is done or shows no sign of life.
-async fn watched<T>(progress: Progress, request: impl Future<Output = Result<T>>) -> Result<T> {
+pub(super) async fn watched<T>(progress: Progress, request: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
         biased;
         outcome = progress.clone().watch(request) => outcome,

@@ -35,6 +35,7 @@ mod pretend;
 mod replica;
 mod restore;
 mod running;
+mod s3;
 mod storage;
 mod takeover;
 mod testing_doc;

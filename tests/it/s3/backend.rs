@@ -1,0 +1,1 @@
+//! What only S3 can do wrong.
