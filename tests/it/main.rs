@@ -38,6 +38,8 @@ mod restore;
 mod running;
 mod s3;
 mod s3_commands;
+mod secrets;
+mod service_docs;
 mod storage;
 mod takeover;
 mod testing_doc;

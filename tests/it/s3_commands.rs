@@ -14,14 +14,14 @@ const ACCESS_KEY: &str = "test-access-key";
 const SECRET_KEY: &str = "test-secret-key";
 
 /// A server, a directory with a database, and credentials in the environment.
-struct Rig {
-    server: Server,
+pub(crate) struct Rig {
+    pub(crate) server: Server,
     dir: TempDir,
     variables: Vec<(&'static str, String)>,
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let variables = vec![
             ("LITESTREAM_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
             ("LITESTREAM_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
@@ -32,11 +32,17 @@ impl Rig {
         rig
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// Sets an environment variable of the commands.
+    pub(crate) fn set(&mut self, name: &'static str, value: &str) {
+        self.variables.retain(|(known, _)| *known != name);
+        self.variables.push((name, value.to_owned()));
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn sql(&self, sql: &str) -> String {
+    pub(crate) fn sql(&self, sql: &str) -> String {
         self.sql_in("app.db", sql)
     }
 
@@ -46,7 +52,7 @@ impl Rig {
         String::from_utf8(done.stdout).unwrap().trim().to_owned()
     }
 
-    fn run(&self, words: &[&str]) -> Ended {
+    pub(crate) fn run(&self, words: &[&str]) -> Ended {
         let mut command = Command::new(env!("CARGO_BIN_EXE_brooklet"));
         command.args(words).current_dir(self.dir.path()).env_clear().env("HOME", self.dir.path());
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
@@ -54,14 +60,14 @@ impl Rig {
     }
 
     #[track_caller]
-    fn fine(&self, words: &[&str]) -> Ended {
+    pub(crate) fn fine(&self, words: &[&str]) -> Ended {
         let ended = self.run(words);
         assert_eq!(ended.code, Some(0), "{words:?}\n{}\n{}", ended.stdout, ended.stderr);
         ended
     }
 
     /// A URL with the server as endpoint.
-    fn url(&self, place: &str) -> String {
+    pub(crate) fn url(&self, place: &str) -> String {
         let joint = if place.contains('?') { '&' } else { '?' };
         format!("{place}{joint}endpoint={}&region=us-east-1", self.server.address)
     }
@@ -76,17 +82,17 @@ impl Rig {
 
     /// What a restore from there brings back.
     #[track_caller]
-    fn restored(&self, url: &str) -> String {
+    pub(crate) fn restored(&self, url: &str) -> String {
         drop(fs::remove_file(self.path("restored.db")));
         self.fine(&["restore", "-o", "restored.db", url]);
         self.sql_in("restored.db", "SELECT group_concat(x) FROM t")
     }
 }
 
-struct Ended {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Ended {
