@@ -183,6 +183,28 @@ fn a_service_without_conditions_is_looked_at_first() {
     assert_eq!(rig.restored(&url), "1");
 }
 
+#[test]
+fn objects_are_encrypted_with_a_key_from_a_file() {
+    let rig = Rig::new();
+    fs::write(rig.path("key"), "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n").unwrap();
+    let text = format!(
+        "dbs: [{{path: app.db, replica: {{type: s3, bucket: {BUCKET}, path: p, endpoint: '{}', \
+         sse-customer-key-path: key}}}}]\n",
+        rig.server.endpoint
+    );
+    fs::write(rig.path("l.yml"), &text).unwrap();
+    rig.fine(&["replicate", "-once", "-config", "l.yml"]);
+    assert!(rig.server.object(&rig.server.keys()[0]).unwrap().customer_key.is_some());
+    rig.fine(&["restore", "-config", "l.yml", "-o", "restored.db", "app.db"]);
+    rig.fine(&["doctor", "-config", "l.yml"]);
+    // Without the key nobody reads it.
+    let ended = rig.run(&["restore", "-o", "other.db", &rig.url(&format!("s3://{BUCKET}/p"))]);
+    assert_eq!(ended.code, Some(1), "{}", ended.stdout);
+    fs::remove_file(rig.path("key")).unwrap();
+    let ended = rig.run(&["ltx", "-config", "l.yml", "app.db"]);
+    assert!(ended.stderr.contains("sse-customer-key-path: cannot be read"), "{}", ended.stderr);
+}
+
 /// The result of each check that is not "ok".
 fn remarks(ended: &Ended) -> Vec<(String, String)> {
     let rows: Vec<serde_json::Value> = serde_json::from_str(&ended.stdout).unwrap();
