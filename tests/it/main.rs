@@ -32,6 +32,7 @@ mod interop_ltx;
 mod interop_replica;
 mod no_footprint;
 mod pipeline;
+mod places;
 mod pretend;
 mod replica;
 mod restore;

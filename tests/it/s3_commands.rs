@@ -184,6 +184,26 @@ fn a_service_without_conditions_is_looked_at_first() {
 }
 
 #[test]
+fn entrypoint_scripts_get_the_exit_codes_they_rely_on() {
+    let mut rig = Rig::new();
+    let url = rig.url(&format!("s3://{BUCKET}/p"));
+    let both = ["restore", "-if-db-not-exists", "-if-replica-exists", "-o", "restored.db", &url];
+    let ended = rig.fine(&both);
+    assert!(ended.stdout.contains("no matching backups found"), "{}", ended.stdout);
+    assert!(!rig.path("restored.db").exists());
+    let ended = rig.run(&["restore", "-o", "restored.db", &url]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("no matching backup"), "{}", ended.stderr);
+
+    let asked = rig.server.requests().len();
+    rig.fine(&["restore", "-if-db-not-exists", "-o", "app.db", &url]);
+    assert_eq!(rig.server.requests().len(), asked, "an existing database is decided without the storage");
+
+    rig.set("LITESTREAM_SECRET_ACCESS_KEY", "wrong");
+    assert_eq!(rig.run(&both).code, Some(1), "wrong credentials are not an empty replica");
+}
+
+#[test]
 fn objects_are_encrypted_with_a_key_from_a_file() {
     let rig = Rig::new();
     fs::write(rig.path("key"), "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n").unwrap();
