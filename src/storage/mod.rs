@@ -15,6 +15,7 @@ mod memory;
 mod progress;
 mod retry;
 pub mod s3;
+mod throttle;
 
 use std::fmt;
 use std::io;
@@ -33,6 +34,7 @@ pub use key::{Key, KeyError};
 pub use memory::MemoryStorage;
 pub use progress::Progress;
 pub use retry::{Dice, Retry};
+pub use throttle::{Pace, Throttle};
 
 /// The objects in one page of a listing: what S3 returns at most.
 pub const LIST_PAGE: usize = 1000;

@@ -13,11 +13,11 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use hyper::header::HeaderMap;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use s3s::auth::SimpleAuth;
+use s3s::auth::{S3Auth, SecretKey};
 use s3s::dto::StreamingBlob;
-use s3s::host::SingleDomain;
+use s3s::host::MultiDomain;
 use s3s::service::{S3Service, S3ServiceBuilder};
-use s3s::{Body, HttpRequest, HttpResponse};
+use s3s::{Body, HttpRequest, HttpResponse, S3Result, s3_error};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -27,6 +27,9 @@ use super::store::{Front, Store, Stored};
 pub(crate) const BUCKET: &str = "test-bucket";
 pub(super) const ACCESS_KEY: &str = "test-access-key";
 pub(super) const SECRET_KEY: &str = "test-secret-key";
+
+/// A name that the server answers to, if a proxy brings the request.
+pub(super) const DOMAIN: &str = "s3.test";
 
 /// What goes wrong. Nothing unless a test says so.
 #[derive(Clone, Debug)]
@@ -61,6 +64,8 @@ pub(crate) struct Faults {
     pub(crate) keep: Option<String>,
     /// The bucket is in this region, and requests for others are sent there.
     pub(crate) region: Option<&'static str>,
+    /// Who is let in instead of `ACCESS_KEY`.
+    pub(crate) renewed_key: Option<String>,
     /// Listings come in pages of this size.
     pub(crate) list_page: Option<usize>,
     /// All parts but the last are at least this long.
@@ -85,6 +90,7 @@ impl Default for Faults {
             deny: Vec::new(),
             keep: None,
             region: None,
+            renewed_key: None,
             list_page: None,
             least_part: 5 << 20,
         }
@@ -98,9 +104,7 @@ pub(crate) struct Recorded {
     pub(crate) operation: &'static str,
     /// Before any decoding.
     pub(crate) path: String,
-    pub(crate) query: String,
     pub(crate) headers: HeaderMap,
-    pub(crate) at: std::time::Instant,
 }
 
 impl Recorded {
@@ -125,7 +129,6 @@ impl Shared {
 /// A running server with one empty bucket, `BUCKET`.
 pub(crate) struct Server {
     pub(crate) endpoint: String,
-    pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -151,7 +154,7 @@ impl Server {
         });
         let address: SocketAddr = address.recv().unwrap();
         let endpoint = format!("http://{address}");
-        Self { endpoint, address, shared, stop: Some(stop), thread: Some(thread) }
+        Self { endpoint, shared, stop: Some(stop), thread: Some(thread) }
     }
 
     /// Changes what goes wrong from now on.
@@ -216,12 +219,26 @@ impl Drop for Server {
 
 async fn serve(listener: TcpListener, address: SocketAddr, shared: Arc<Shared>) {
     let mut builder = S3ServiceBuilder::new(Front(Arc::clone(&shared)));
-    builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
-    builder.set_host(SingleDomain::new(&format!("localhost:{}", address.port())).unwrap());
+    builder.set_auth(Keys(Arc::clone(&shared)));
+    builder.set_host(MultiDomain::new([format!("localhost:{}", address.port()), DOMAIN.into()]).unwrap());
     let service = builder.build();
     loop {
         let (connection, _) = listener.accept().await.unwrap();
         tokio::spawn(attend(connection, service.clone(), Arc::clone(&shared)));
+    }
+}
+
+/// Who is let in: one pair of keys, or what a test has put in its place.
+struct Keys(Arc<Shared>);
+
+#[async_trait::async_trait]
+impl S3Auth for Keys {
+    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        let renewed = self.0.faults().renewed_key.clone();
+        match access_key == renewed.as_deref().unwrap_or(ACCESS_KEY) {
+            true => Ok(SecretKey::from(SECRET_KEY)),
+            false => Err(s3_error!(InvalidAccessKeyId)),
+        }
     }
 }
 
@@ -264,9 +281,7 @@ async fn respond(
         requests.push(Recorded {
             operation,
             path: request.uri().path().to_owned(),
-            query: request.uri().query().unwrap_or_default().to_owned(),
             headers: request.headers().clone(),
-            at: std::time::Instant::now(),
         });
         requests.len()
     };
@@ -314,9 +329,8 @@ async fn respond(
         }
         return Err(std::io::Error::other("hung up"));
     }
-    let wanted_bucket = request.uri().path().trim_start_matches('/').split('/').next().unwrap_or("").to_owned();
     let by_host = request.headers().get("host").is_some_and(|host| host.as_bytes().starts_with(BUCKET.as_bytes()));
-    if !by_host && wanted_bucket != BUCKET {
+    if !by_host && request.uri().path().split('/').nth(1) != Some(BUCKET) {
         return Ok(error(404, "NoSuchBucket"));
     }
     let request: HttpRequest = request.map(Body::from);
