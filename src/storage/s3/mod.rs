@@ -17,6 +17,7 @@ mod listing;
 mod multipart;
 mod options;
 mod parts;
+pub mod providers;
 mod put;
 mod read;
 mod transport;
