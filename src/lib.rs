@@ -8,6 +8,7 @@
 //! keeps named bytes in a `storage`. `restore` goes the other way: list, plan a
 //! chain without a hole, fetch, verify, rename.
 //!
+//! `doctor` tries out whether a storage does what the others need of it.
 //! `types` are the nouns. `config`, `daemon` and `cli` open doors and read what
 //! the rooms pin up in `status`.
 
@@ -15,6 +16,7 @@ pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod doctor;
 pub mod durable;
 pub mod ltx;
 pub mod replica;

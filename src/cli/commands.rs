@@ -17,7 +17,7 @@ use super::values;
 
 /// Every command, in the order of the help text.
 pub(crate) fn all() -> Vec<Command> {
-    vec![databases(), generations(), info(), ltx(), replicate(), restore(), version()]
+    vec![databases(), doctor(), generations(), info(), ltx(), replicate(), restore(), version()]
 }
 
 /// The command of that name. `wal` is the old name of `ltx`.
@@ -32,6 +32,22 @@ fn databases() -> Command {
         .arg(switch("json", "Output raw JSON instead of human-readable text."))
         .override_usage("[arguments]")
         .after_help("$ PROGRAM databases\n$ PROGRAM databases -config /path/to/litestream.yml")
+}
+
+fn doctor() -> Command {
+    command("doctor", "checks that replicas can be written, read and cleaned up")
+        .long_about(
+            "The doctor command tries out the storages of replicas: whether objects can be\n\
+             listed, created, read and removed, whether a name can be taken only once, and\n\
+             whether the clocks agree. It writes a few small objects beside the replica and\n\
+             removes them again. Exits with 1 if something that is needed does not work.",
+        )
+        .args(config_flags())
+        .arg(value("replica", "NAME", "Optional, examines a specific replica.", ValueParser::string()))
+        .arg(switch("deep", "Also send an object of 6 MiB in several parts (S3)."))
+        .arg(switch("json", "Output raw JSON instead of human-readable text."))
+        .override_usage("[arguments]\n[arguments] DB_PATH\n[arguments] REPLICA_URL")
+        .after_help("$ PROGRAM doctor\n$ PROGRAM doctor /path/to/db\n$ PROGRAM doctor -deep s3://mybkt/db")
 }
 
 fn generations() -> Command {

@@ -2,10 +2,12 @@
 //!
 //! Always true: exit code 0 or 1, nothing else. A failure prints `Error: ` and the
 //! reason on stderr, sometimes a second line `Try: ` with a command that works,
-//! and nothing on stdout, with one exception: flags that cannot be read also
-//! print the command's help on stdout, as scripts have come to expect.
+//! and nothing on stdout, with two exceptions: flags that cannot be read also
+//! print the command's help on stdout, as scripts have come to expect, and a
+//! command that examines something prints what it found.
 
 mod commands;
+mod doctor;
 mod error;
 mod flags;
 mod help;
@@ -35,8 +37,8 @@ use flags::FlagError;
 
 pub use error::CliError;
 pub use options::{
-    ConfigFlags, DatabasesOptions, GenerationsOptions, InfoOptions, Job, Levels, LtxOptions, ReplicateOptions,
-    RestoreOptions, Source, VersionOptions,
+    ConfigFlags, DatabasesOptions, DoctorOptions, GenerationsOptions, InfoOptions, Job, Levels, LtxOptions,
+    ReplicateOptions, RestoreOptions, Source, VersionOptions,
 };
 pub use settings::{Context, Subject};
 
@@ -106,6 +108,7 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
     };
     match command_name.as_str() {
         "databases" => inspect::databases(&options::databases(&matches)?, context),
+        "doctor" => doctor::run(&options::doctor(&matches)?, context),
         "generations" => listing::generations(&options::generations(&matches, program)?, context),
         "info" => info::run(&options::info(&matches, program)?, context),
         "ltx" => listing::ltx(&options::ltx(&matches, program)?, context),

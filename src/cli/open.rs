@@ -6,25 +6,68 @@ use std::time::Duration;
 
 use super::error::CliError;
 use crate::capture;
-use crate::config::{Backend, Database, LtxEncoding, ReplicaSettings, Truncate};
+use crate::config::{Backend, Database, LtxEncoding, ReplicaSettings, S3Settings, Truncate};
 use crate::daemon::{Destination, Job};
 use crate::ltx::Encoding;
-use crate::replica::{Layout, Replica};
-use crate::storage::{FileStorage, Key, Retry};
+use crate::replica::{Layout, Replica, Spellings};
+use crate::storage::s3::{self, S3Storage};
+use crate::storage::{Conditional, FileStorage, Key, Known, LookFirst, Retry, Storage};
 
-/// Opens a replica. Nothing is contacted yet.
-pub(super) fn replica(settings: &ReplicaSettings) -> Result<Replica, CliError> {
+/// Where a replica is.
+pub(super) struct Place {
+    /// Without retries.
+    pub(super) storage: Arc<dyn Storage>,
+    /// The configured root.
+    pub(super) root: Key,
+    /// Other spellings of it that may have data instead.
+    others: Vec<Key>,
+    layout: Layout,
+}
+
+/// The storage of a replica. Nothing is contacted yet.
+pub(super) fn place(settings: &ReplicaSettings) -> Result<Place, CliError> {
     match &settings.backend {
         Backend::File { directories } => {
-            let storage = Arc::new(Retry::new(Arc::new(FileStorage::new(directory(directories)))));
-            Ok(Replica::new(settings.name.clone(), storage, Key::ROOT, Layout::Decimal))
+            let storage = Arc::new(FileStorage::new(directory(directories)));
+            Ok(Place { storage, root: Key::ROOT, others: Vec::new(), layout: Layout::Decimal })
         }
-        Backend::S3(_) => Err(CliError::not_available("replica type \"s3\"")),
+        Backend::S3(s3) => {
+            let mut roots = s3.roots.iter().cloned();
+            let root = roots.next().unwrap_or(Key::ROOT);
+            let storage = s3_storage(s3_options(s3)?, s3.conditional_writes);
+            Ok(Place { storage, root, others: roots.collect(), layout: Layout::Hex })
+        }
         Backend::NotBuilt { .. } => {
             settings.built()?;
             Err(CliError::not_available(format!("replica type {:?}", settings.backend.kind().name())))
         }
     }
+}
+
+/// Opens a replica. Nothing is contacted yet.
+pub(super) fn replica(settings: &ReplicaSettings) -> Result<Replica, CliError> {
+    let Place { storage, root, others, layout } = place(settings)?;
+    let mut storage: Arc<dyn Storage> = Arc::new(Retry::new(storage));
+    if matches!(&settings.backend, Backend::S3(s3) if s3.conditional_writes) {
+        // Above the retries: a put that is repeated there was looked for before.
+        storage = Arc::new(Conditional::new(storage, settings.backend.location(), Known::default()));
+    }
+    if !others.is_empty() {
+        let roots = [root.clone()].into_iter().chain(others).collect();
+        storage = Arc::new(Spellings::new(storage, layout, roots));
+    }
+    Ok(Replica::new(settings.name.clone(), storage, root, layout))
+}
+
+/// What an S3 storage is told, with the key from a file.
+pub(super) fn s3_options(settings: &S3Settings) -> Result<s3::Options, CliError> {
+    Ok(settings.options(|path| std::fs::read_to_string(path))?)
+}
+
+/// The storage of these options.
+pub(super) fn s3_storage(options: s3::Options, conditional_writes: bool) -> Arc<dyn Storage> {
+    let storage = Arc::new(S3Storage::new(options));
+    if conditional_writes { storage } else { Arc::new(LookFirst::new(storage)) }
 }
 
 /// The first place that exists, else the first.

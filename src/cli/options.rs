@@ -37,6 +37,21 @@ pub struct DatabasesOptions {
     pub json: bool,
 }
 
+/// `doctor`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DoctorOptions {
+    /// The config file.
+    pub config: ConfigFlags,
+    /// What to examine; everything in the config if absent.
+    pub source: Option<Source>,
+    /// Only the replica with this name.
+    pub replica: Option<String>,
+    /// Send a larger object too.
+    pub deep: bool,
+    /// Print JSON.
+    pub json: bool,
+}
+
 /// `generations`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GenerationsOptions {
@@ -194,6 +209,17 @@ pub(crate) fn databases(matches: &Matches) -> Result<DatabasesOptions, CliError>
         return Err(CliError::usage("too many arguments"));
     }
     Ok(DatabasesOptions { config: config_flags(matches), json: matches.on("json") })
+}
+
+pub(crate) fn doctor(matches: &Matches) -> Result<DoctorOptions, CliError> {
+    let source = if matches.words().is_empty() { None } else { Some(source(matches, "")?) };
+    Ok(DoctorOptions {
+        config: config_flags(matches),
+        source,
+        replica: matches.text("replica"),
+        deep: matches.on("deep"),
+        json: matches.on("json"),
+    })
 }
 
 pub(crate) fn generations(matches: &Matches, program: &str) -> Result<GenerationsOptions, CliError> {

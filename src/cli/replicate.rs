@@ -12,7 +12,7 @@ use super::open;
 use super::options::{Job as What, ReplicateOptions};
 use super::settings::Context;
 use crate::capture::connection;
-use crate::config::{Config, Database};
+use crate::config::{Backend, Config, Database};
 use crate::daemon::{Daemon, Settings, Unconfirmed};
 use crate::status::{DatabaseFacts, Health};
 
@@ -76,6 +76,12 @@ async fn replicate(options: &ReplicateOptions, config: &Config, databases: &[Dat
                 path = settings.backend.location(),
                 "replicating to"
             );
+            if matches!(&settings.backend, Backend::S3(s3) if !s3.conditional_writes) {
+                tracing::warn!(
+                    name = settings.name,
+                    "conditional writes are off for this replica: make sure that only one program writes to it"
+                );
+            }
         }
     }
     let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);

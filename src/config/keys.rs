@@ -148,6 +148,7 @@ pub(crate) const KEYS: &[Key] = &[
     key(Shared, "sign-payload", Bool, Now),
     key(Shared, "require-content-md5", Bool, Now),
     key(Shared, "checksums", Bool, Now),
+    key(Shared, "conditional-writes", Bool, Now),
     key(Shared, "storage-class", Text, Now),
     key(Shared, "part-size", Size, Now),
     key(Shared, "concurrency", Int, Now),
@@ -248,8 +249,9 @@ mod tests {
         assert_eq!(KEYS.iter().filter(|key| key.place == Top).count(), 18);
         // Those of both generations, plus "spool-max-size".
         assert_eq!(count(Database), 19);
-        // The original's 46, plus "ltx-encoding", "session-token", "checksums", "tags" and "headers".
-        assert_eq!(KEYS.iter().filter(|key| key.place == Shared).count(), 51);
+        // The original's 46, plus "ltx-encoding", "session-token", "checksums", "conditional-writes", "tags" and
+        // "headers".
+        assert_eq!(KEYS.iter().filter(|key| key.place == Shared).count(), 52);
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub struct S3Settings {
     /// Prefixes of keys, each to be taken as it is: the one that is configured,
     /// then those that other spellings of it lead to.
     pub roots: Vec<Key>,
+    /// The service honours the condition that a name must be free.
+    pub conditional_writes: bool,
 }
 
 impl S3Settings {
@@ -129,7 +131,10 @@ pub(crate) fn settings(asked: &Asked<'_>, warnings: &mut Vec<Warning>) -> Result
         headers,
     };
     let configured = asked.url.map_or_else(|| asked.section.text("path").unwrap_or_default(), |url| &url.path);
-    Ok(S3Settings { options, key_file, roots: roots(configured)? })
+    let conditional_writes = asked
+        .switch("conditional-writes", &["conditionalWrites", "conditional-writes"])
+        .unwrap_or_else(|| provider.is_none_or(|provider| provider.conditional_writes));
+    Ok(S3Settings { options, key_file, roots: roots(configured)?, conditional_writes })
 }
 
 /// An endpoint and where it comes from.
@@ -392,7 +397,7 @@ impl<'a> Asked<'a> {
 }
 
 /// Parameters of an `s3://` URL, in every spelling.
-const PARAMETERS: [&str; 24] = [
+const PARAMETERS: [&str; 26] = [
     "endpoint",
     "region",
     "forcePathStyle",
@@ -404,6 +409,8 @@ const PARAMETERS: [&str; 24] = [
     "requireContentMD5",
     "require-content-md5",
     "checksums",
+    "conditionalWrites",
+    "conditional-writes",
     "storageClass",
     "storage-class",
     "partSize",

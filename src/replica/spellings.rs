@@ -17,6 +17,7 @@ use tokio::sync::OnceCell;
 
 use crate::ltx::Level;
 use crate::storage::{Body, Key, Object, PutOptions, Result, Storage};
+use crate::types::Timestamp;
 
 use super::keys::Layout;
 
@@ -120,6 +121,12 @@ impl Storage for Spellings {
             real.push(self.real(key).await?);
         }
         self.storage.delete(&real).await
+    }
+
+    async fn tidy(&self, prefix: &Key, before: Timestamp) -> Result<u64> {
+        let at = self.choice().await?;
+        let real = if *prefix == self.roots[0] { self.roots[at].clone() } else { self.real(prefix).await? };
+        self.storage.tidy(&real, before).await
     }
 }
 

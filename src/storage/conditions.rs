@@ -21,6 +21,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{Body, Error, ErrorKind, Key, Object, Put, PutOptions, Result, Storage};
+use crate::types::Timestamp;
 
 /// Larger bodies are not sent twice to find out.
 const PROBE_MAX: usize = 1 << 20;
@@ -165,6 +166,10 @@ impl<S: Storage> Storage for Conditional<S> {
 
     async fn delete(&self, keys: &[Key]) -> Result<()> {
         self.inner.delete(keys).await
+    }
+
+    async fn tidy(&self, prefix: &Key, before: Timestamp) -> Result<u64> {
+        self.inner.tidy(prefix, before).await
     }
 }
 

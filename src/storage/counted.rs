@@ -12,6 +12,7 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
 use super::{Body, Key, Object, PutOptions, Result, Storage};
+use crate::types::Timestamp;
 
 /// What a storage can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -183,6 +184,10 @@ impl<S: Storage> Storage for Counted<S> {
     async fn delete(&self, keys: &[Key]) -> Result<()> {
         let request = self.counts.begin(Operation::Delete);
         request.end(self.inner.delete(keys).await)
+    }
+
+    async fn tidy(&self, prefix: &Key, before: Timestamp) -> Result<u64> {
+        self.inner.tidy(prefix, before).await
     }
 }
 

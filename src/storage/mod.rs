@@ -13,6 +13,7 @@ mod counted;
 mod error;
 mod file;
 mod key;
+mod look_first;
 mod memory;
 mod progress;
 mod retry;
@@ -36,6 +37,7 @@ pub use counted::{Counted, Counts, Operation, Snapshot};
 pub use error::{Error, ErrorKind, Result};
 pub use file::FileStorage;
 pub use key::{Key, KeyError};
+pub use look_first::LookFirst;
 pub use memory::MemoryStorage;
 pub use progress::Progress;
 pub use retry::{Dice, Retry};
@@ -105,6 +107,10 @@ impl<S: Storage + ?Sized> Storage for Arc<S> {
 
     async fn delete(&self, keys: &[Key]) -> Result<()> {
         (**self).delete(keys).await
+    }
+
+    async fn tidy(&self, prefix: &Key, before: Timestamp) -> Result<u64> {
+        (**self).tidy(prefix, before).await
     }
 }
 

@@ -5,6 +5,7 @@ mod capture;
 mod cli;
 mod create_only;
 mod docs;
+mod doctor;
 #[cfg(feature = "failpoints")]
 mod durable;
 mod elsewhere;
@@ -36,6 +37,7 @@ mod replica;
 mod restore;
 mod running;
 mod s3;
+mod s3_commands;
 mod storage;
 mod takeover;
 mod testing_doc;

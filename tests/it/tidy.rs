@@ -20,6 +20,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     // A base is read from the live database while it is sent: `capture` makes it, `upload` sends it.
     ("upload", &["types", "ltx", "durable", "storage", "spool", "replica", "capture", "status"]),
     ("restore", &["types", "ltx", "durable", "storage", "replica", "status"]),
+    ("doctor", &["types", "ltx", "storage", "replica"]),
     // Settings of a storage are told in the storage's own words.
     ("config", &["types", "storage"]),
     ("daemon", &["types", "ltx", "spool", "replica", "capture", "upload", "status"]),
@@ -27,7 +28,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "types", "wal", "ltx", "durable", "status", "storage", "replica", "spool", "capture", "upload", "restore",
-            "config", "daemon",
+            "doctor", "config", "daemon",
         ],
     ),
 ];
@@ -47,6 +48,9 @@ const PURE: &[&str] = &[
     "cli/flags.rs",
     "storage/s3/providers.rs",
     "config/s3.rs",
+    "doctor/judge.rs",
+    "doctor/settings.rs",
+    "doctor/usage.rs",
     "config/url.rs",
 ];
 

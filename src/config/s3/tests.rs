@@ -201,6 +201,16 @@ fn services_get_what_they_want() {
 }
 
 #[test]
+fn names_are_looked_at_first_where_conditions_are_not_known() {
+    let of = |replica: &str| keys("", replica).unwrap().0.conditional_writes;
+    assert!(of("url: 's3://b/p'"));
+    assert!(!of("url: 's3://b.s3.us-west-002.backblazeb2.com/p'"));
+    assert!(of("url: 's3://b.s3.us-west-002.backblazeb2.com/p?conditional-writes=true'"));
+    assert!(!of("url: 's3://b.garage:3900/p', conditional-writes: false"));
+    assert!(!of("type: s3, bucket: b, endpoint: 'https://storage.googleapis.com'"));
+}
+
+#[test]
 fn the_environment_names_endpoint_and_region_last() {
     let with = |url: &str, variables: &[(&str, &str)]| {
         let replica = ReplicaSettings::from_url(url, &environment(variables), &mut Vec::new()).unwrap();

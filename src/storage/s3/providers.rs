@@ -25,6 +25,8 @@ pub struct Provider {
     virtual_host: bool,
     /// Batch deletions carry a `Content-MD5`.
     pub content_md5: bool,
+    /// It knows `If-None-Match` on writes. Where it does not, names are looked at first.
+    pub conditional_writes: bool,
     /// Parts of one object under way at a time.
     pub concurrency: usize,
     /// Headers of every request.
@@ -43,6 +45,7 @@ const PLAIN: Provider = Provider {
     path_style: false,
     virtual_host: false,
     content_md5: true,
+    conditional_writes: true,
     concurrency: CONCURRENCY,
     headers: &[],
 };
@@ -85,6 +88,8 @@ const PROVIDERS: &[Provider] = &[
         domains: &["backblazeb2.com"],
         endpoints: &["s3.{region}.backblazeb2.com"],
         path_style: true,
+        // It answers `NotImplemented`.
+        conditional_writes: false,
         ..PLAIN
     },
     Provider {
@@ -140,6 +145,8 @@ const PROVIDERS: &[Provider] = &[
         domains: &["storage.googleapis.com", "rep.googleapis.com"],
         endpoints: &["storage.googleapis.com", "storage.{region}.rep.googleapis.com"],
         region: Some("auto"),
+        // Its own header for that does not go with a signature of S3.
+        conditional_writes: false,
         ..PLAIN
     },
 ];
