@@ -129,6 +129,7 @@ impl Shared {
 /// A running server with one empty bucket, `BUCKET`.
 pub(crate) struct Server {
     pub(crate) endpoint: String,
+    pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -154,7 +155,7 @@ impl Server {
         });
         let address: SocketAddr = address.recv().unwrap();
         let endpoint = format!("http://{address}");
-        Self { endpoint, shared, stop: Some(stop), thread: Some(thread) }
+        Self { endpoint, address, shared, stop: Some(stop), thread: Some(thread) }
     }
 
     /// Changes what goes wrong from now on.
