@@ -286,7 +286,10 @@ fn build(section: Section<'_>, entry: &Entry<'_>, warnings: &mut Vec<Warning>) -
         sync_interval: positive(sync_interval).unwrap_or(Duration::from_secs(1)),
         ltx_encoding: ltx_encoding(section.text("ltx-encoding").or_else(|| global.text("ltx-encoding")))?,
         // 0 takes a global limit away.
-        max_upload_rate: section.size("max-upload-rate").or_else(|| global.size("max-upload-rate")).and_then(NonZeroU64::new),
+        max_upload_rate: section
+            .size("max-upload-rate")
+            .or_else(|| global.size("max-upload-rate"))
+            .and_then(NonZeroU64::new),
         snapshots: snapshots(section, entry),
     })
 }

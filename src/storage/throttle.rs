@@ -20,7 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Body, Error, ErrorKind, Key, Object, Progress, PutOptions, Result, Storage};
 use crate::types::Timestamp;
@@ -41,6 +41,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// What several storages of one service share.
 pub struct Pace {
     requests: Mutex<Requests>,
+    /// Held by the one whose turn is next; the others stand in line for it.
+    gate: tokio::sync::Mutex<()>,
     uploads: Option<Mutex<Line>>,
 }
 
@@ -51,6 +53,7 @@ impl Pace {
         let now = Instant::now();
         Self {
             requests: Mutex::new(Requests::new(now)),
+            gate: tokio::sync::Mutex::const_new(()),
             uploads: max_upload_rate.map(|rate| Mutex::new(Line { rate, ahead: now, all: now })),
         }
     }
@@ -76,12 +79,10 @@ impl Pace {
 
     /// Makes a request when it is its turn, and learns from the outcome.
     async fn keep<T>(&self, request: impl Future<Output = Result<T>>) -> Result<T> {
-        let turn = self.requests().turn(Instant::now());
-        let Some(turn) = turn else {
+        if timeout(LONGEST_WAIT, self.turn()).await.is_err() {
             let text = "too many requests wait for a storage that asked for fewer";
             return Err(Error::new(ErrorKind::Later, text).throttled());
-        };
-        wait_until(turn).await;
+        }
         let begun = Instant::now();
         let outcome = request.await;
         match &outcome {
@@ -91,6 +92,23 @@ impl Pace {
             _ => self.requests().speed_up(Instant::now()),
         }
         outcome
+    }
+
+    /// Waits for a turn.
+    async fn turn(&self) {
+        if self.requests().free(Instant::now()) {
+            return;
+        }
+        let _waiting = Waiting::begin();
+        let _gate = self.gate.lock().await;
+        // The pace may change meanwhile, in either direction.
+        loop {
+            let later = self.requests().take_turn(Instant::now());
+            match later {
+                None => return,
+                Some(later) => sleep_until(later).await,
+            }
+        }
     }
 
     /// Waits until a body at hand may go.
@@ -119,14 +137,28 @@ impl fmt::Debug for Pace {
     }
 }
 
-/// Waiting for a turn is not the storage's silence.
 async fn wait_until(turn: Instant) {
     if turn > Instant::now() {
+        let _waiting = Waiting::begin();
+        sleep_until(turn).await;
+    }
+}
+
+/// Waiting for a turn is not the storage's silence.
+struct Waiting(Progress);
+
+impl Waiting {
+    fn begin() -> Self {
         let progress = Progress::current();
         progress.waits_for_caller(true);
-        sleep_until(turn).await;
-        progress.waits_for_caller(false);
-        progress.moved();
+        Self(progress)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waits_for_caller(false);
+        self.0.moved();
     }
 }
 
@@ -150,25 +182,35 @@ impl Requests {
         Self { rate: None, next: now, slowed: now, grown: now, counted: (now, 0, 0) }
     }
 
-    /// When a request may begin; `None` when the line is too long to join.
-    fn turn(&mut self, now: Instant) -> Option<Instant> {
+    /// Whether a request may begin without standing in line; counted if so.
+    fn free(&mut self, now: Instant) -> bool {
+        if self.rate.is_none() {
+            self.count(now);
+        }
+        self.rate.is_none()
+    }
+
+    /// Takes the turn if it has come, else says when to ask again.
+    fn take_turn(&mut self, now: Instant) -> Option<Instant> {
+        if let Some(rate) = self.rate {
+            if self.next > now {
+                // Not all the way: the pace may have picked up by then.
+                return Some(self.next.min(now + Duration::from_millis(100)));
+            }
+            self.next = now + Duration::from_secs_f64(1.0 / rate);
+        }
+        self.count(now);
+        None
+    }
+
+    fn count(&mut self, now: Instant) {
         let (since, count, _) = self.counted;
         let passed = now.duration_since(since);
         if passed >= Duration::from_secs(1) {
             let before = if passed < Duration::from_secs(2) { count } else { 0 };
             self.counted = (now, 0, before);
         }
-        let Some(rate) = self.rate else {
-            self.counted.1 += 1;
-            return Some(now);
-        };
-        let turn = self.next.max(now);
-        if turn - now > LONGEST_WAIT {
-            return None;
-        }
         self.counted.1 += 1;
-        self.next = turn + Duration::from_secs_f64(1.0 / rate);
-        Some(turn)
     }
 
     /// The storage asked for fewer. What had begun before it last did so tells nothing new.

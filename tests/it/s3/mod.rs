@@ -2,6 +2,8 @@
 //! `s3s` crate's, the store and its bad days are ours.
 
 mod backend;
+mod daemon;
+pub(crate) mod moto;
 pub(crate) mod server;
 mod store;
 
