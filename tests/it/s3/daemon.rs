@@ -28,11 +28,11 @@ async fn commits_arrive_in_s3_on_a_bad_day() {
         faults.least_part = 0;
         faults.slow_down_every = Some(9);
         faults.lose_every = Some(7);
-        faults.cut_after = Some(20_000);
+        faults.cut_after = Some(70_000);
     });
     let dir = tempfile::tempdir().unwrap();
     let (path, app) = database(dir.path(), TABLE);
-    insert(&app, 200);
+    insert(&app, 400);
     let replica = replica(&server, |options| options.part_size = 50_000);
     let daemon = follow(&path, &[&replica]).await;
     for _ in 0..8 {
