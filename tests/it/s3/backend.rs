@@ -509,34 +509,19 @@ async fn the_region_is_learnt_from_the_service() {
 #[tokio::test]
 async fn errors_say_what_happened_to_what_and_what_to_do() {
     let server = Server::start();
-    let cases: [(&str, ErrorKind, &str, Box<dyn Fn(&mut Options)>); 5] = [
-        (
-            "bucket",
-            ErrorKind::Refused,
-            "create the bucket",
-            Box::new(|options| options.bucket = "no-such-bucket".into()),
-        ),
-        (
-            "secret",
-            ErrorKind::Refused,
-            "check the access key and its secret",
-            Box::new(|options| {
-                options.credentials.as_mut().unwrap().secret_access_key = Secret::new("hush-hush");
-            }),
-        ),
-        (
-            "access key",
-            ErrorKind::Refused,
-            "check the access key and its secret",
-            Box::new(|options| options.credentials.as_mut().unwrap().access_key_id = "nobody".into()),
-        ),
-        (
-            "header",
-            ErrorKind::Refused,
-            "cannot be sent as a header",
-            Box::new(|options| options.headers = vec![("a b".into(), "hush-hush".into())]),
-        ),
-        ("port", ErrorKind::Later, "", Box::new(|options| options.endpoint = Some("http://127.0.0.1:1".into()))),
+    type Case = (&'static str, ErrorKind, &'static str, fn(&mut Options));
+    let cases: [Case; 5] = [
+        ("bucket", ErrorKind::Refused, "create the bucket", |options| options.bucket = "no-such-bucket".into()),
+        ("secret", ErrorKind::Refused, "check the access key and its secret", |options| {
+            options.credentials.as_mut().unwrap().secret_access_key = Secret::new("hush-hush");
+        }),
+        ("access key", ErrorKind::Refused, "check the access key and its secret", |options| {
+            options.credentials.as_mut().unwrap().access_key_id = "nobody".into();
+        }),
+        ("header", ErrorKind::Refused, "cannot be sent as a header", |options| {
+            options.headers = vec![("a b".into(), "hush-hush".into())];
+        }),
+        ("port", ErrorKind::Later, "", |options| options.endpoint = Some("http://127.0.0.1:1".into())),
     ];
     for (what, kind, advice, change) in cases {
         let storage = storage(&server, change);
