@@ -586,6 +586,11 @@ fn alone(test: &str, environment: &[(&str, &str)]) {
     let program = std::env::current_exe().unwrap();
     let mut command = std::process::Command::new(program);
     command.args(["--exact", "--ignored", &format!("s3::backend::{test}")]);
+    for (name, _) in std::env::vars() {
+        if ["AWS_", "SSL_", "LITESTREAM_", "HTTP", "NO_PROXY"].iter().any(|start| name.starts_with(start)) {
+            command.env_remove(name);
+        }
+    }
     command.env("AWS_EC2_METADATA_DISABLED", "true").envs(environment.iter().copied());
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
@@ -696,4 +701,34 @@ async fn inside_missing_credentials_are_said_to_be_missing() {
     assert_eq!(error.kind, ErrorKind::Refused, "{error}");
     assert!(error.to_string().contains("set access-key-id and secret-access-key"), "{error}");
     assert!(server.requests().is_empty());
+}
+
+/// A certificate is believed when its authority is named, or nobody asks.
+#[tokio::test]
+async fn certificates_are_verified_unless_told_otherwise() {
+    let server = Server::start_encrypted();
+    let error = storage(&server, |_| {}).list(&Key::ROOT, None).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Refused, "{error}");
+    assert!(error.to_string().contains("name its authority in AWS_CA_BUNDLE or SSL_CERT_FILE"), "{error}");
+    assert!(server.requests().is_empty());
+    let storage = storage(&server, |options| options.skip_verify = true);
+    storage.put(&key("a"), bytes(&content(200_000)), NEW).await.unwrap();
+    assert_eq!(storage.get(&key("a"), 0..200_000).await.unwrap(), content(200_000));
+}
+
+#[test]
+fn an_authority_can_be_named_in_the_environment() {
+    let authority = format!("{}/ca.pem", server::TLS);
+    for variable in ["AWS_CA_BUNDLE", "SSL_CERT_FILE"] {
+        alone("inside_an_authority_can_be_named_in_the_environment", &[(variable, &authority)]);
+    }
+}
+
+#[tokio::test]
+#[ignore = "run by the test above"]
+async fn inside_an_authority_can_be_named_in_the_environment() {
+    let server = Server::start_encrypted();
+    let storage = storage(&server, |_| {});
+    storage.put(&key("a"), bytes(&content(200_000)), NEW).await.unwrap();
+    assert_eq!(storage.get(&key("a"), 0..200_000).await.unwrap(), content(200_000));
 }

@@ -13,20 +13,29 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use hyper::header::HeaderMap;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::dto::StreamingBlob;
 use s3s::host::MultiDomain;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{Body, HttpRequest, HttpResponse, S3Result, s3_error};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
+use tokio_rustls::TlsAcceptor;
 
 use super::store::{Front, Store, Stored};
 
 pub(crate) const BUCKET: &str = "test-bucket";
 pub(super) const ACCESS_KEY: &str = "test-access-key";
 pub(super) const SECRET_KEY: &str = "test-secret-key";
+
+/// A certificate for this machine, its key, and the authority that signed it, valid for a
+/// century. The key guards nothing.
+pub(super) const TLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/s3/tls");
 
 /// A name that the server answers to, if a proxy brings the request.
 pub(super) const DOMAIN: &str = "s3.test";
@@ -137,6 +146,22 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start() -> Self {
+        Self::run(None)
+    }
+
+    /// With a certificate of an authority of its own, `CA`.
+    pub(crate) fn start_encrypted() -> Self {
+        let pem = |name| std::fs::read(format!("{TLS}/{name}")).unwrap();
+        let certificate = CertificateDer::pem_slice_iter(&pem("cert.pem")).map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_slice(&pem("key.pem")).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+        let config = config.with_safe_default_protocol_versions().unwrap();
+        let config = config.with_no_client_auth().with_single_cert(certificate, key).unwrap();
+        Self::run(Some(TlsAcceptor::from(Arc::new(config))))
+    }
+
+    fn run(tls: Option<TlsAcceptor>) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let shared = Arc::new(Shared::default());
         let (stop, stopped) = oneshot::channel();
         let (started, address) = std::sync::mpsc::channel();
@@ -148,13 +173,13 @@ impl Server {
                 let address = listener.local_addr().unwrap();
                 started.send(address).unwrap();
                 tokio::select! {
-                    () = serve(listener, address, state) => {}
+                    () = serve(listener, address, tls, state) => {}
                     _ = stopped => {}
                 }
             });
         });
         let address: SocketAddr = address.recv().unwrap();
-        let endpoint = format!("http://{address}");
+        let endpoint = format!("{scheme}://{address}");
         Self { endpoint, address, shared, stop: Some(stop), thread: Some(thread) }
     }
 
@@ -218,14 +243,24 @@ impl Drop for Server {
     }
 }
 
-async fn serve(listener: TcpListener, address: SocketAddr, shared: Arc<Shared>) {
+async fn serve(listener: TcpListener, address: SocketAddr, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
     let mut builder = S3ServiceBuilder::new(Front(Arc::clone(&shared)));
     builder.set_auth(Keys(Arc::clone(&shared)));
     builder.set_host(MultiDomain::new([format!("localhost:{}", address.port()), DOMAIN.into()]).unwrap());
     let service = builder.build();
     loop {
         let (connection, _) = listener.accept().await.unwrap();
-        tokio::spawn(attend(connection, service.clone(), Arc::clone(&shared)));
+        connection.set_nodelay(true).unwrap();
+        let (service, shared) = (service.clone(), Arc::clone(&shared));
+        match tls.clone() {
+            None => drop(tokio::spawn(attend(connection, service, shared))),
+            // Clients that do not trust the certificate hang up here.
+            Some(tls) => drop(tokio::spawn(async move {
+                if let Ok(connection) = tls.accept(connection).await {
+                    attend(connection, service, shared).await;
+                }
+            })),
+        }
     }
 }
 
@@ -243,8 +278,11 @@ impl S3Auth for Keys {
     }
 }
 
-async fn attend(connection: TcpStream, service: S3Service, shared: Arc<Shared>) {
-    connection.set_nodelay(true).unwrap();
+async fn attend(
+    connection: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    service: S3Service,
+    shared: Arc<Shared>,
+) {
     let answer = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let (service, shared) = (service.clone(), Arc::clone(&shared));
         async move { respond(request, service, shared).await }
