@@ -19,6 +19,7 @@ mod claims;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::stream;
@@ -40,6 +41,9 @@ const BATCH_BYTES: u64 = 64 << 20;
 const BATCH_SEGMENTS: usize = 128;
 /// Objects made of fewer spooled bytes than this are built in memory, others on disk.
 const IN_MEMORY: u64 = 8 << 20;
+
+/// No upload takes longer, so what is older and not finished never will be.
+const LONGEST_UPLOAD: Duration = Duration::from_secs(24 * 3600);
 
 /// What to do for a replica next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,6 +168,7 @@ pub struct Uploader {
     /// What this value itself wrote last.
     wrote: Option<Txid>,
     fenced: bool,
+    tidied: bool,
     claims: Option<Claims>,
 }
 
@@ -219,6 +224,7 @@ impl Uploader {
             unresolved: None,
             wrote: None,
             fenced: false,
+            tidied: false,
             claims: None,
         }
     }
@@ -263,7 +269,10 @@ impl Uploader {
         }
         if self.opened.is_none() {
             match self.open(spool, generation).await {
-                Ok(Some(opened)) => self.opened = Some(opened),
+                Ok(Some(opened)) => {
+                    self.opened = Some(opened);
+                    self.tidy_once();
+                }
                 Ok(None) => return Ok(Advanced::TakenOver),
                 Err(error) => {
                     self.fenced |= matches!(error, Error::Fenced(_));
@@ -379,6 +388,31 @@ impl Uploader {
         self.wrote = Some(txid);
         let confirmed = Some(Confirmed { txid, seq, timestamp });
         self.opened = Some(Opened { position: Some(txid), whole: true, confirmed });
+    }
+
+    /// Has the storage remove what uploads of crashed processes left behind, once
+    /// in the life of this. Nobody waits for it, and its failure changes nothing.
+    fn tidy_once(&mut self) {
+        // Who must not list is not asked to.
+        if std::mem::replace(&mut self.tidied, true) || self.claims.is_some() {
+            return;
+        }
+        let replica = Arc::clone(&self.replica);
+        let before = SystemTime::now().checked_sub(LONGEST_UPLOAD).unwrap_or(SystemTime::UNIX_EPOCH);
+        tokio::spawn(async move {
+            match replica.tidy(before.into()).await {
+                Ok(0) => {}
+                Ok(removed) => {
+                    let name = replica.name();
+                    tracing::info!(replica = name, removed, "removed parts of uploads that were never finished");
+                }
+                // A right of its own in S3, and not one that everybody has.
+                Err(error) => {
+                    let name = replica.name();
+                    tracing::debug!(replica = name, %error, "parts of unfinished uploads were not looked for");
+                }
+            }
+        });
     }
 
     /// Finds out where the replica stands. `None`: its history goes on after ours

@@ -11,9 +11,9 @@ use super::error::Error;
 use super::page_map::PageMap;
 use super::snapshot::Snapshot;
 use super::state::{Identity, State};
-use crate::ltx::Encoding;
+use crate::ltx::{Encoding, WalSpan};
 use crate::spool::{Seq, Spool};
-use crate::types::{Checksum, Generation, Pgno, Timestamp, lock_page, page_checksum};
+use crate::types::{Checksum, Generation, Pgno, Timestamp, WAL_HEADER_SIZE, lock_page, page_checksum};
 
 /// Pages whose recorded checksums are looked up at once.
 const BLOCK: u32 = 4096;
@@ -56,7 +56,10 @@ pub(super) fn compare(
         map.write_state(state).map_err(Error::local("update", &path))?;
         return Ok(None);
     }
-    let batch = Batch { changes, page_count: snapshot.page_count(), cursor, wal: None, timestamp: now };
+    // None of the log, from its beginning: Litestream, should it take over here, reads all of it again or
+    // makes a full copy. Without a span it would refuse to go on.
+    let wal = Some(WalSpan { offset: WAL_HEADER_SIZE, size: 0, salts: cursor.salts });
+    let batch = Batch { changes, page_count: snapshot.page_count(), cursor, wal, timestamp: now };
     let read = |index: usize, page: &mut Vec<u8>| snapshot.read(batch.changes[index].0, page);
     batch::publish(map, spool, encoding, &batch, read, || Ok(())).map(Some)
 }

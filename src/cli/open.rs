@@ -12,7 +12,7 @@ use crate::daemon::{Destination, Job};
 use crate::ltx::Encoding;
 use crate::replica::{Layout, Replica, Spellings};
 use crate::storage::s3::{self, S3Storage};
-use crate::storage::{Conditional, FileStorage, Key, Known, LookFirst, Retry, Storage};
+use crate::storage::{Conditional, FileStorage, Key, Known, LookFirst, Pace, Retry, Storage, Throttle};
 
 /// Where a replica is.
 pub(super) struct Place {
@@ -48,7 +48,9 @@ pub(super) fn place(settings: &ReplicaSettings) -> Result<Place, CliError> {
 /// Opens a replica. Nothing is contacted yet.
 pub(super) fn replica(settings: &ReplicaSettings) -> Result<Replica, CliError> {
     let Place { storage, root, others, layout } = place(settings)?;
-    let mut storage: Arc<dyn Storage> = Arc::new(Retry::new(storage));
+    // Inside the retries, so that each attempt keeps the pace.
+    let pace = Pace::shared(&settings.backend.service(), settings.max_upload_rate);
+    let mut storage: Arc<dyn Storage> = Arc::new(Retry::new(Arc::new(Throttle::new(storage, pace))));
     if matches!(&settings.backend, Backend::S3(s3) if s3.conditional_writes) {
         // Above the retries: a put that is repeated there was looked for before.
         storage = Arc::new(Conditional::new(storage, settings.backend.location(), Known::default()));

@@ -3,6 +3,7 @@
 //! The rules about which keys belong together are checked for every type that
 //! Litestream knows; types that are not built are named when they are used.
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ pub struct ReplicaSettings {
     pub sync_interval: Duration,
     /// How pages are packed.
     pub ltx_encoding: LtxEncoding,
+    /// Bytes that may be uploaded in a second; `None`: as many as the line carries.
+    pub max_upload_rate: Option<NonZeroU64>,
     /// When snapshots are made and how long they are kept.
     pub snapshots: Snapshots,
 }
@@ -59,6 +62,15 @@ impl Backend {
             Self::File { .. } => BackendKind::File,
             Self::S3(_) => BackendKind::S3,
             Self::NotBuilt { kind, .. } => *kind,
+        }
+    }
+
+    /// What asks for fewer requests when there are too many: the replicas of one
+    /// service have one name.
+    pub fn service(&self) -> String {
+        match self {
+            Self::S3(settings) => settings.service(),
+            _ => self.location(),
         }
     }
 
@@ -172,6 +184,7 @@ impl ReplicaSettings {
             backend,
             sync_interval: Duration::from_secs(1),
             ltx_encoding: LtxEncoding::default(),
+            max_upload_rate: None,
             snapshots: Snapshots::default(),
         })
     }
@@ -272,6 +285,11 @@ fn build(section: Section<'_>, entry: &Entry<'_>, warnings: &mut Vec<Warning>) -
         backend,
         sync_interval: positive(sync_interval).unwrap_or(Duration::from_secs(1)),
         ltx_encoding: ltx_encoding(section.text("ltx-encoding").or_else(|| global.text("ltx-encoding")))?,
+        // 0 takes a global limit away.
+        max_upload_rate: section
+            .size("max-upload-rate")
+            .or_else(|| global.size("max-upload-rate"))
+            .and_then(NonZeroU64::new),
         snapshots: snapshots(section, entry),
     })
 }

@@ -78,6 +78,11 @@ impl S3Settings {
         format!("{endpoint}/{}/{root}", self.options.bucket)
     }
 
+    /// The service: replicas in one bucket of AWS, or behind one endpoint, share it.
+    pub fn service(&self) -> String {
+        self.options.endpoint.clone().unwrap_or_else(|| format!("s3://{}", self.options.bucket))
+    }
+
     /// Where it is, for people.
     pub fn location(&self) -> String {
         let root = self.roots.first().map_or("", Key::as_str);

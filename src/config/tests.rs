@@ -1,6 +1,7 @@
 //! Whole configs: what they mean and how they are refused.
 
 use super::*;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 fn environment() -> Environment {
@@ -65,6 +66,7 @@ fn defaults_are_those_of_litestream() {
             backend: Backend::File { directories: vec!["/backup/app".into()] },
             sync_interval: secs(1),
             ltx_encoding: LtxEncoding::Block,
+            max_upload_rate: None,
             snapshots: Snapshots { interval: secs(86_400), retention: secs(86_400) },
         }],
     };
@@ -82,6 +84,7 @@ shutdown-sync-interval: 100ms
 strict-start: yes
 sync-interval: 10s
 ltx-encoding: frame
+max-upload-rate: 1MiB
 logging: {level: WARNING, type: json, stderr: on, source: true}
 dbs:
   - path: sqlite:///data/a.db
@@ -96,8 +99,8 @@ dbs:
     restore-if-db-not-exists: true
     replicas:
       - {path: ~/r1}
-      - {url: 'file:///r%202', sync-interval: 1m, ltx-encoding: block}
-      - {type: file, name: third, path: r3}
+      - {url: 'file:///r%202', sync-interval: 1m, ltx-encoding: block, max-upload-rate: 5MB}
+      - {type: file, name: third, path: r3, max-upload-rate: 0}
   - path: b.db
     replica:
       path: r
@@ -128,6 +131,8 @@ dbs:
         ("third", secs(10), LtxEncoding::Frame),
     ];
     assert_eq!(shown, expected);
+    let rates: Vec<_> = a.replicas.iter().map(|r| r.max_upload_rate.map_or(0, NonZeroU64::get)).collect();
+    assert_eq!(rates, [1 << 20, 5_000_000, 0]);
     let places: Vec<_> = a.replicas.iter().map(|replica| replica.backend.clone()).collect();
     let file = |dirs: &[&str]| Backend::File { directories: dirs.iter().map(PathBuf::from).collect() };
     assert_eq!(places, [file(&["/home/ann/r1"]), file(&["/r%202", "/r 2"]), file(&["/work/r3"])]);

@@ -182,6 +182,15 @@ impl Replica {
             .await
     }
 
+    /// Removes what unfinished uploads of segments left behind before a moment. Returns how many.
+    pub async fn tidy(&self, before: Timestamp) -> Result<u64> {
+        let mut removed = 0;
+        for level in Level::all() {
+            removed += self.storage.tidy(&self.folder(level), before).await?;
+        }
+        Ok(removed)
+    }
+
     /// Exactly these bytes of a segment.
     pub async fn read(&self, segment: &Segment, range: Range<u64>) -> Result<Bytes> {
         let key = self.key(segment.level, segment.txids);

@@ -18,6 +18,7 @@ mod memory;
 mod progress;
 mod retry;
 pub mod s3;
+mod throttle;
 
 use std::fmt;
 use std::io;
@@ -40,6 +41,7 @@ pub use look_first::LookFirst;
 pub use memory::MemoryStorage;
 pub use progress::Progress;
 pub use retry::{Dice, Retry};
+pub use throttle::{Pace, Throttle};
 
 /// The objects in one page of a listing: what S3 returns at most.
 pub const LIST_PAGE: usize = 1000;

@@ -89,6 +89,8 @@ impl Retry {
                 let message = format!("{} ({attempt} of {ATTEMPTS} attempts made)", error.message);
                 return Err(Error { message, ..error });
             };
+            // The pace slows down those who are asked to, together; waiting on top would only add to the lag.
+            let cap = if error.throttled { cap.min(WAIT_CAP) } else { cap };
             let wait = wait_after(attempt, cap, (self.dice)());
             tracing::debug!(%error, attempt, wait = ?wait, "storage request failed, trying again");
             sleep(wait).await;

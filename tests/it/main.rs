@@ -30,6 +30,7 @@ mod history;
 mod image;
 mod interop_ltx;
 mod interop_replica;
+mod interop_s3;
 mod interop_urls;
 mod no_footprint;
 mod pipeline;

@@ -27,14 +27,13 @@ use super::{Options, credentials, transport};
 const DEFAULT_REGION: &str = "us-east-1";
 
 /// The way to the service.
-#[derive(Debug)]
 pub(super) struct Link {
     options: Options,
     now: Mutex<Option<Made>>,
 }
 
 /// A client, and what it was made with.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Made {
     client: Client,
     region: String,

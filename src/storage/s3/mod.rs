@@ -23,6 +23,7 @@ mod read;
 mod transport;
 mod trust;
 
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -38,10 +39,9 @@ use link::Link;
 pub use options::{Credentials, Encryption, Options};
 
 /// A bucket as a storage.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct S3Storage(Arc<Bucket>);
 
-#[derive(Debug)]
 struct Bucket {
     options: Options,
     link: Link,
@@ -54,6 +54,14 @@ impl S3Storage {
     pub fn new(options: Options) -> Self {
         let link = Link::new(options.clone());
         Self(Arc::new(Bucket { options, link, deletes_singly: AtomicBool::new(false) }))
+    }
+}
+
+/// Where it is and nothing else: the rest is long, and some of it secret.
+impl fmt::Debug for S3Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Options { bucket, endpoint, .. } = &self.0.options;
+        f.debug_struct("S3Storage").field("bucket", bucket).field("endpoint", endpoint).finish_non_exhaustive()
     }
 }
 

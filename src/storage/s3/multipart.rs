@@ -153,10 +153,7 @@ impl Upload {
         let failed = self.bucket.failed("join the parts of", &self.key);
         let (mut wait, mut in_doubt) = (FIRST_WAIT, false);
         for attempt in 1.. {
-            let failure = match self.bucket.link.send(request).await {
-                Ok(_) => return Ok(()),
-                Err(failure) => failure,
-            };
+            let Err(failure) = self.bucket.link.send(request).await else { return Ok(()) };
             // Joined by an earlier attempt whose answer was lost?
             let ended = failure.is("NoSuchUpload") || failure.is_taken();
             if in_doubt && ended && self.is_there(&sent).await {

@@ -59,7 +59,8 @@ impl Source {
     pub(super) async fn open(body: Body) -> Result<Self> {
         match body {
             Body::Bytes(bytes) => Ok(Self::Bytes(bytes)),
-            Body::Stream(chunks) => Ok(Self::Stream { chunks, spare: Bytes::new() }),
+            // Asked again behind its end, a stream may do anything.
+            Body::Stream(chunks) => Ok(Self::Stream { chunks: chunks.fuse().boxed(), spare: Bytes::new() }),
             Body::File(path) => {
                 let opened = async {
                     let file = File::open(&path).await?;
@@ -153,7 +154,8 @@ mod tests {
         let path = dir.path().join("body");
         std::fs::write(&path, &content).unwrap();
         let chunks: Vec<_> = content.chunks(777).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
-        for body in [Body::from(content.clone()), Body::File(path), Body::Stream(stream::iter(chunks).boxed())] {
+        let strict = stream::unfold(chunks.into_iter(), |mut rest| async move { Some((rest.next()?, rest)) });
+        for body in [Body::from(content.clone()), Body::File(path), Body::Stream(strict.boxed())] {
             let mut source = Source::open(body).await.unwrap();
             let mut parts = Vec::new();
             loop {

@@ -164,3 +164,34 @@ impl Body for Received {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    /// A long body moves in pieces, each a sign of life, so that a slow line is not taken for a dead one.
+    #[tokio::test]
+    async fn a_body_says_how_far_it_has_come() {
+        let progress = Progress::default();
+        let content = Bytes::from(vec![7; 10 * PIECE + 1]);
+        let mut sent = Sent { body: SdkBody::from(content.clone()), rest: Bytes::new(), progress: progress.clone() };
+        let (mut come, mut signs) = (Vec::new(), Vec::new());
+        loop {
+            assert_eq!(sent.size_hint().exact(), Some((content.len() - come.len()) as u64));
+            let frame = poll_fn(|context| Pin::new(&mut sent).poll_frame(context)).await;
+            let Some(frame) = frame else { break };
+            come.extend_from_slice(&frame.unwrap().into_data().unwrap());
+            signs.push(progress.count());
+        }
+        assert!(come == content && sent.is_end_stream());
+        assert_eq!(signs.len(), 11);
+        assert!(signs.is_sorted_by(|a, b| a < b), "{signs:?}");
+        let body = SdkBody::from(content);
+        let mut received = Received { body, progress: progress.clone() };
+        let before = progress.count();
+        assert!(poll_fn(|context| Pin::new(&mut received).poll_frame(context)).await.is_some());
+        assert!(progress.count() > before);
+    }
+}

@@ -2,7 +2,9 @@
 //! `s3s` crate's, the store and its bad days are ours.
 
 mod backend;
-mod server;
+mod daemon;
+pub(crate) mod moto;
+pub(crate) mod server;
 mod store;
 
 pub(crate) use server::{BUCKET, Faults, Server};

@@ -13,20 +13,32 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use hyper::header::HeaderMap;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use s3s::auth::SimpleAuth;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use s3s::auth::{S3Auth, SecretKey};
 use s3s::dto::StreamingBlob;
-use s3s::host::SingleDomain;
+use s3s::host::MultiDomain;
 use s3s::service::{S3Service, S3ServiceBuilder};
-use s3s::{Body, HttpRequest, HttpResponse};
-use tokio::net::{TcpListener, TcpStream};
+use s3s::{Body, HttpRequest, HttpResponse, S3Result, s3_error};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
+use tokio_rustls::TlsAcceptor;
 
 use super::store::{Front, Store, Stored};
 
 pub(crate) const BUCKET: &str = "test-bucket";
 pub(super) const ACCESS_KEY: &str = "test-access-key";
 pub(super) const SECRET_KEY: &str = "test-secret-key";
+
+/// A certificate for this machine, its key, and the authority that signed it, valid for a
+/// century. The key guards nothing.
+pub(super) const TLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/s3/tls");
+
+/// A name that the server answers to, if a proxy brings the request.
+pub(super) const DOMAIN: &str = "s3.test";
 
 /// What goes wrong. Nothing unless a test says so.
 #[derive(Clone, Debug)]
@@ -61,6 +73,8 @@ pub(crate) struct Faults {
     pub(crate) keep: Option<String>,
     /// The bucket is in this region, and requests for others are sent there.
     pub(crate) region: Option<&'static str>,
+    /// Who is let in instead of `ACCESS_KEY`.
+    pub(crate) renewed_key: Option<String>,
     /// Listings come in pages of this size.
     pub(crate) list_page: Option<usize>,
     /// All parts but the last are at least this long.
@@ -85,6 +99,7 @@ impl Default for Faults {
             deny: Vec::new(),
             keep: None,
             region: None,
+            renewed_key: None,
             list_page: None,
             least_part: 5 << 20,
         }
@@ -98,9 +113,7 @@ pub(crate) struct Recorded {
     pub(crate) operation: &'static str,
     /// Before any decoding.
     pub(crate) path: String,
-    pub(crate) query: String,
     pub(crate) headers: HeaderMap,
-    pub(crate) at: std::time::Instant,
 }
 
 impl Recorded {
@@ -133,6 +146,22 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start() -> Self {
+        Self::run(None)
+    }
+
+    /// With a certificate of an authority of its own, `CA`.
+    pub(crate) fn start_encrypted() -> Self {
+        let pem = |name| std::fs::read(format!("{TLS}/{name}")).unwrap();
+        let certificate = CertificateDer::pem_slice_iter(&pem("cert.pem")).map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_slice(&pem("key.pem")).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+        let config = config.with_safe_default_protocol_versions().unwrap();
+        let config = config.with_no_client_auth().with_single_cert(certificate, key).unwrap();
+        Self::run(Some(TlsAcceptor::from(Arc::new(config))))
+    }
+
+    fn run(tls: Option<TlsAcceptor>) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let shared = Arc::new(Shared::default());
         let (stop, stopped) = oneshot::channel();
         let (started, address) = std::sync::mpsc::channel();
@@ -144,13 +173,13 @@ impl Server {
                 let address = listener.local_addr().unwrap();
                 started.send(address).unwrap();
                 tokio::select! {
-                    () = serve(listener, address, state) => {}
+                    () = serve(listener, address, tls, state) => {}
                     _ = stopped => {}
                 }
             });
         });
         let address: SocketAddr = address.recv().unwrap();
-        let endpoint = format!("http://{address}");
+        let endpoint = format!("{scheme}://{address}");
         Self { endpoint, address, shared, stop: Some(stop), thread: Some(thread) }
     }
 
@@ -214,19 +243,46 @@ impl Drop for Server {
     }
 }
 
-async fn serve(listener: TcpListener, address: SocketAddr, shared: Arc<Shared>) {
+async fn serve(listener: TcpListener, address: SocketAddr, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
     let mut builder = S3ServiceBuilder::new(Front(Arc::clone(&shared)));
-    builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
-    builder.set_host(SingleDomain::new(&format!("localhost:{}", address.port())).unwrap());
+    builder.set_auth(Keys(Arc::clone(&shared)));
+    builder.set_host(MultiDomain::new([format!("localhost:{}", address.port()), DOMAIN.into()]).unwrap());
     let service = builder.build();
     loop {
         let (connection, _) = listener.accept().await.unwrap();
-        tokio::spawn(attend(connection, service.clone(), Arc::clone(&shared)));
+        connection.set_nodelay(true).unwrap();
+        let (service, shared) = (service.clone(), Arc::clone(&shared));
+        match tls.clone() {
+            None => drop(tokio::spawn(attend(connection, service, shared))),
+            // Clients that do not trust the certificate hang up here.
+            Some(tls) => drop(tokio::spawn(async move {
+                if let Ok(connection) = tls.accept(connection).await {
+                    attend(connection, service, shared).await;
+                }
+            })),
+        }
     }
 }
 
-async fn attend(connection: TcpStream, service: S3Service, shared: Arc<Shared>) {
-    connection.set_nodelay(true).unwrap();
+/// Who is let in: one pair of keys, or what a test has put in its place.
+struct Keys(Arc<Shared>);
+
+#[async_trait::async_trait]
+impl S3Auth for Keys {
+    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        let renewed = self.0.faults().renewed_key.clone();
+        match access_key == renewed.as_deref().unwrap_or(ACCESS_KEY) {
+            true => Ok(SecretKey::from(SECRET_KEY)),
+            false => Err(s3_error!(InvalidAccessKeyId)),
+        }
+    }
+}
+
+async fn attend(
+    connection: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    service: S3Service,
+    shared: Arc<Shared>,
+) {
     let answer = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let (service, shared) = (service.clone(), Arc::clone(&shared));
         async move { respond(request, service, shared).await }
@@ -264,9 +320,7 @@ async fn respond(
         requests.push(Recorded {
             operation,
             path: request.uri().path().to_owned(),
-            query: request.uri().query().unwrap_or_default().to_owned(),
             headers: request.headers().clone(),
-            at: std::time::Instant::now(),
         });
         requests.len()
     };
@@ -314,9 +368,8 @@ async fn respond(
         }
         return Err(std::io::Error::other("hung up"));
     }
-    let wanted_bucket = request.uri().path().trim_start_matches('/').split('/').next().unwrap_or("").to_owned();
     let by_host = request.headers().get("host").is_some_and(|host| host.as_bytes().starts_with(BUCKET.as_bytes()));
-    if !by_host && wanted_bucket != BUCKET {
+    if !by_host && request.uri().path().split('/').nth(1) != Some(BUCKET) {
         return Ok(error(404, "NoSuchBucket"));
     }
     let request: HttpRequest = request.map(Body::from);
