@@ -93,7 +93,7 @@ async fn examine(settings: &ReplicaSettings, deep: bool) -> Result<Vec<Finding>,
             findings.push(doctor::without_conditions());
         }
     }
-    let probe = Probe { storage: place.storage, in_parts, folder: place.root };
+    let probe = Probe { storage: place.storage, in_parts, folder: place.root, create_only: settings.create_only };
     let facts = probe.run().await;
     findings.extend(doctor::judge(&facts));
     if facts.list == Step::Done(()) {

@@ -55,7 +55,8 @@ pub(super) fn replica(settings: &ReplicaSettings) -> Result<Replica, CliError> {
         // Above the retries: a put that is repeated there was looked for before.
         storage = Arc::new(Conditional::new(storage, settings.backend.location(), Known::default()));
     }
-    if !others.is_empty() {
+    // Who may not list cannot look for data elsewhere.
+    if !others.is_empty() && !settings.create_only {
         let roots = [root.clone()].into_iter().chain(others).collect();
         storage = Arc::new(Spellings::new(storage, layout, roots));
     }
@@ -148,6 +149,6 @@ fn destination(settings: &ReplicaSettings) -> Result<Destination, CliError> {
         },
         sync_interval: settings.sync_interval,
         max_segments: 0,
-        create_only: false,
+        create_only: settings.create_only,
     })
 }

@@ -64,7 +64,7 @@ async fn replicate(options: &ReplicateOptions, config: &Config, databases: &[Dat
     let jobs = databases.iter().map(open::job).collect::<Result<Vec<_>, CliError>>()?;
     for (database, job) in databases.iter().zip(&jobs) {
         for (settings, to) in database.replicas.iter().zip(&job.replicas) {
-            if options.strict_start || config.global.strict_start {
+            if (options.strict_start || config.global.strict_start) && !to.create_only {
                 to.replica.list_all().await.map_err(|error| {
                     CliError::failed(format!("replica {} of {}: {error}", settings.name, database.path.display()))
                 })?;

@@ -135,6 +135,7 @@ pub(crate) const KEYS: &[Key] = &[
     key(Shared, "sync-interval", Duration, Now),
     key(Shared, "ltx-encoding", Text, Now),
     key(Shared, "max-upload-rate", Size, Now),
+    key(Shared, "create-only", Bool, Now),
     key(Shared, "validation-interval", Duration, Gone("use \"validation.interval\"")),
     key(Shared, "max-sync-ltx-files", Int, Later),
     key(Shared, "auto-recover", Bool, Always),
@@ -250,9 +251,9 @@ mod tests {
         assert_eq!(KEYS.iter().filter(|key| key.place == Top).count(), 18);
         // Those of both generations, plus "spool-max-size".
         assert_eq!(count(Database), 19);
-        // The original's 46, plus "ltx-encoding", "max-upload-rate", "session-token", "checksums",
-        // "conditional-writes", "tags" and "headers".
-        assert_eq!(KEYS.iter().filter(|key| key.place == Shared).count(), 53);
+        // The original's 46, plus "ltx-encoding", "max-upload-rate", "create-only", "session-token",
+        // "checksums", "conditional-writes", "tags" and "headers".
+        assert_eq!(KEYS.iter().filter(|key| key.place == Shared).count(), 54);
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct ReplicaSettings {
     pub ltx_encoding: LtxEncoding,
     /// Bytes that may be uploaded in a second; `None`: as many as the line carries.
     pub max_upload_rate: Option<NonZeroU64>,
+    /// The credentials may create and read, and neither list nor remove.
+    pub create_only: bool,
     /// When snapshots are made and how long they are kept.
     pub snapshots: Snapshots,
 }
@@ -185,6 +187,7 @@ impl ReplicaSettings {
             sync_interval: Duration::from_secs(1),
             ltx_encoding: LtxEncoding::default(),
             max_upload_rate: None,
+            create_only: false,
             snapshots: Snapshots::default(),
         })
     }
@@ -290,6 +293,7 @@ fn build(section: Section<'_>, entry: &Entry<'_>, warnings: &mut Vec<Warning>) -
             .size("max-upload-rate")
             .or_else(|| global.size("max-upload-rate"))
             .and_then(NonZeroU64::new),
+        create_only: section.bool("create-only").or_else(|| global.bool("create-only")).unwrap_or(false),
         snapshots: snapshots(section, entry),
     })
 }

@@ -67,6 +67,7 @@ fn defaults_are_those_of_litestream() {
             sync_interval: secs(1),
             ltx_encoding: LtxEncoding::Block,
             max_upload_rate: None,
+            create_only: false,
             snapshots: Snapshots { interval: secs(86_400), retention: secs(86_400) },
         }],
     };
@@ -85,6 +86,7 @@ strict-start: yes
 sync-interval: 10s
 ltx-encoding: frame
 max-upload-rate: 1MiB
+create-only: true
 logging: {level: WARNING, type: json, stderr: on, source: true}
 dbs:
   - path: sqlite:///data/a.db
@@ -100,7 +102,7 @@ dbs:
     replicas:
       - {path: ~/r1}
       - {url: 'file:///r%202', sync-interval: 1m, ltx-encoding: block, max-upload-rate: 5MB}
-      - {type: file, name: third, path: r3, max-upload-rate: 0}
+      - {type: file, name: third, path: r3, max-upload-rate: 0, create-only: false}
   - path: b.db
     replica:
       path: r
@@ -133,6 +135,7 @@ dbs:
     assert_eq!(shown, expected);
     let rates: Vec<_> = a.replicas.iter().map(|r| r.max_upload_rate.map_or(0, NonZeroU64::get)).collect();
     assert_eq!(rates, [1 << 20, 5_000_000, 0]);
+    assert_eq!(a.replicas.iter().map(|replica| replica.create_only).collect::<Vec<_>>(), [true, true, false]);
     let places: Vec<_> = a.replicas.iter().map(|replica| replica.backend.clone()).collect();
     let file = |dirs: &[&str]| Backend::File { directories: dirs.iter().map(PathBuf::from).collect() };
     assert_eq!(places, [file(&["/home/ann/r1"]), file(&["/r%202", "/r 2"]), file(&["/work/r3"])]);

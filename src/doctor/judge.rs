@@ -40,6 +40,8 @@ pub struct Seen {
 /// Everything that was observed, in the order in which it was tried.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
+    /// Settings say that the credentials may create and read, and neither list nor remove.
+    pub create_only: bool,
     /// Listing the place.
     pub list: Step<()>,
     /// Creating an object.
@@ -111,8 +113,23 @@ fn needed(check: &'static str, step: &Step<()>, fine: &str, advice: &str) -> Fin
 }
 
 fn list(facts: &Facts) -> Finding {
-    let advice = "brooklet lists a replica when it opens it: allow listing (s3:ListBucket)";
-    needed("list", &facts.list, "objects are listed", advice)
+    match &facts.list {
+        Step::Failed { kind: ErrorKind::Refused, reason } if facts.create_only => {
+            Finding::new("list", Verdict::Warning, reason).advise(
+                "replicating works, because create-only is set and this machine remembers where the replica ends; to \
+                 restore, to look at the replica and to go on from another machine, use credentials that can list",
+            )
+        }
+        list => {
+            let advice = match &facts.create {
+                Step::Done(()) => {
+                    "allow listing (s3:ListBucket), or set create-only if these credentials are only to replicate"
+                }
+                _ => "brooklet lists a replica when it opens it: allow listing (s3:ListBucket)",
+            };
+            needed("list", list, "objects are listed", advice)
+        }
+    }
 }
 
 fn create(facts: &Facts) -> Finding {
@@ -277,6 +294,7 @@ mod tests {
     fn healthy() -> Facts {
         let at = |ms: i64| Timestamp::from_millis(1_700_000_000_000 + ms);
         Facts {
+            create_only: false,
             list: Step::Done(()),
             create: Step::Done(()),
             clock: Some((at(0), at(500))),
@@ -329,8 +347,10 @@ mod tests {
         use ErrorKind::{Later, Refused};
         use Verdict::{Failed, Skipped, Warning};
         type Change = fn(&mut Facts);
-        let cases: [(Change, &[(&str, Verdict)]); 19] = [
+        let cases: [(Change, &[(&str, Verdict)]); 21] = [
             (|f| f.list = failed(Refused), &[("list", Failed)]),
+            (|f| (f.list, f.create_only) = (failed(Refused), true), &[("list", Warning)]),
+            (|f| f.list = failed(Later), &[("list", Failed)]),
             (|f| f.create = failed(Refused), &[("create", Failed)]),
             (|f| f.again = Step::Done(()), &[("conditions", Warning)]),
             (|f| f.again = failed(Later), &[("conditions", Warning)]),

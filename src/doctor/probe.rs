@@ -36,12 +36,14 @@ pub struct Probe {
     pub in_parts: Option<Arc<dyn Storage>>,
     /// Where to write.
     pub folder: Key,
+    /// Settings say that the credentials may create and read, and neither list nor remove.
+    pub create_only: bool,
 }
 
 impl Probe {
     /// Tries everything.
     pub async fn run(&self) -> Facts {
-        let mut facts = Facts { list: self.list_once().await, ..Facts::default() };
+        let mut facts = Facts { list: self.list_once().await, create_only: self.create_only, ..Facts::default() };
         let stem = format!("{PREFIX}{:016x}", RandomState::new().build_hasher().finish());
         let name = |what: &str| self.folder.child(&format!("{stem}-{what}"));
         let (Ok(one), Ok(other), Ok(raced), Ok(stamped), Ok(large)) =
@@ -58,7 +60,10 @@ impl Probe {
             return facts;
         }
         facts.clock = Some((before, now()));
-        facts.seen = self.seen(&one).await;
+        let lists = facts.list == Step::Done(());
+        if lists {
+            facts.seen = self.seen(&one).await;
+        }
         facts.read = self.reads(&one, 0, &first).await;
         facts.range = self.reads(&one, 3, &first[3..11]).await;
         facts.again = put(&*self.storage, &one, b"another body".to_vec(), None).await;
@@ -66,14 +71,15 @@ impl Probe {
         facts.race = self.race(&raced).await;
         // Cut to what every storage can keep.
         let time = Timestamp::from_millis(1_600_000_000_000);
-        if put(&*self.storage, &stamped, first, Some(time)).await == Step::Done(()) {
+        let mut written = vec![one.clone(), raced];
+        if lists && put(&*self.storage, &stamped, first, Some(time)).await == Step::Done(()) {
             facts.stamp = match self.seen(&stamped).await {
                 Step::Done(seen) => Step::Done(seen.modified == Some(time)),
                 Step::Failed { kind, reason } => Step::Failed { kind, reason },
                 Step::Skipped => Step::Skipped,
             };
+            written.push(stamped);
         }
-        let mut written = vec![one.clone(), raced, stamped];
         if let Some(storage) = &self.in_parts {
             facts.parts = put(&**storage, &large, vec![7; IN_PARTS], None).await;
             if facts.parts == Step::Done(()) {
