@@ -1,6 +1,7 @@
 //! From settings to the things themselves: replicas and daemon jobs.
 
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,6 +77,40 @@ pub(super) fn s3_storage(options: s3::Options, conditional_writes: bool) -> Arc<
 fn directory(candidates: &[PathBuf]) -> PathBuf {
     let existing = candidates.iter().find(|path| path.is_dir());
     existing.or(candidates.first()).cloned().unwrap_or_default()
+}
+
+/// Refuses settings under which two histories would fight over the names in one place.
+pub(super) fn one_place_each(databases: &[Database]) -> Result<(), CliError> {
+    let mut taken: HashMap<String, String> = HashMap::new();
+    for database in databases {
+        for settings in &database.replicas {
+            let who = format!("replica {} of {}", settings.name, database.path.display());
+            if let Some(other) = taken.insert(identity(&settings.backend), who.clone()) {
+                let place = settings.backend.location();
+                let message = format!("{other} and {who} are in one place, {place}: give each a path of its own");
+                return Err(CliError::usage(message));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The same text for the same place, as far as can be told without asking it.
+fn identity(backend: &Backend) -> String {
+    match backend {
+        Backend::File { directories } => format!("file {}", resolved(&directory(directories)).display()),
+        Backend::S3(s3) => format!("s3 {}", s3.place()),
+        Backend::NotBuilt { .. } => backend.location(),
+    }
+}
+
+/// The path without symbolic links, as far as it exists.
+fn resolved(path: &Path) -> PathBuf {
+    let existing = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    match existing {
+        Some((above, real)) => real.join(path.strip_prefix(above).unwrap_or(Path::new(""))),
+        None => path.to_owned(),
+    }
 }
 
 /// What the daemon does for a database.

@@ -39,6 +39,7 @@ pub(crate) fn run(options: &ReplicateOptions, context: &Context) -> Result<(), C
         )));
     }
     let databases = config.runnable()?;
+    open::one_place_each(databases)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(ASYNC_THREADS)
         .max_blocking_threads(BLOCKING_THREADS)

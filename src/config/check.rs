@@ -135,7 +135,8 @@ impl Check {
                     self.value(&entry.node, Kind::Text, &format!("{path}.{}", entry.key));
                 }
             }
-            (Kind::Pairs, _) => self.mismatch(node, "map", path),
+            // Its text may be the value of a header, which may be a secret.
+            (Kind::Pairs, _) => self.mismatch(&Node { value: hidden(&node.value), ..*node }, "map", path),
             (Kind::Text, _) => self.mismatch(node, "string", path),
             (Kind::Bool, _) => {
                 if boolean(node).is_none() {
@@ -175,6 +176,14 @@ impl Check {
     fn mismatch(&mut self, node: &Node, wanted: &str, path: &str) {
         let key = if path.is_empty() { String::new() } else { format!(" (key {path:?})") };
         self.found.problems.push(format!("line {}: cannot unmarshal {} into {wanted}{key}", node.line, describe(node)));
+    }
+}
+
+/// The same kind of value without its text.
+fn hidden(value: &Value) -> Value {
+    match value {
+        Value::Scalar { plain, .. } => Value::Scalar { text: "***".to_owned(), plain: *plain },
+        other => other.clone(),
     }
 }
 

@@ -70,6 +70,14 @@ impl S3Settings {
         Ok(Options { encryption, ..self.options.clone() })
     }
 
+    /// The same text for every spelling of one place.
+    pub fn place(&self) -> String {
+        let endpoint = self.options.endpoint.as_deref().unwrap_or("aws");
+        let root = key_prefix(self.roots.first().map_or("", Key::as_str));
+        let root = if root == "." { "" } else { root.trim_matches('/') };
+        format!("{endpoint}/{}/{root}", self.options.bucket)
+    }
+
     /// The service: replicas in one bucket of AWS, or behind one endpoint, share it.
     pub fn service(&self) -> String {
         self.options.endpoint.clone().unwrap_or_else(|| format!("s3://{}", self.options.bucket))

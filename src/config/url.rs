@@ -232,7 +232,16 @@ fn query(text: &str) -> Result<Vec<(String, Secret)>, String> {
 /// A URL fit to be shown: without its password, and without keys in its query.
 /// Any text may be given.
 pub fn shown(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let Some((scheme, rest)) = text.split_once("://") else {
+        // Not a URL, but perhaps meant as one.
+        return match text.rsplit_once('@') {
+            Some((info, host)) if info.contains(':') => {
+                let kept = info.rfind('/').map_or("", |slash| &info[..=slash]);
+                format!("{kept}***@{host}")
+            }
+            _ => text.to_owned(),
+        };
+    };
     let parts = Parts::split(rest);
     let mut url = format!("{scheme}://");
     if let Some(info) = parts.userinfo {
@@ -364,7 +373,9 @@ mod tests {
             ("s3://b/p?sseCustomerKey=hunter3&region=r", "s3://b/p?sseCustomerKey=***&region=r"),
             ("s3-x://u:hunter2@h?", "s3-x://u:***@h?"),
             ("sftp://u:hunter2%zz@h/%zz", "sftp://u:***@h/%zz"),
+            ("sftp//u:hunter2@h/p", "sftp//***@h/p"),
             ("/a/path", "/a/path"),
+            ("/a/p@th", "/a/p@th"),
             ("s3://b", "s3://b"),
         ];
         for (text, expected) in cases {

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use crate::ltx::Level;
-use crate::storage::{Body, Key, Object, PutOptions, Result, Storage};
+use crate::storage::{Body, ErrorKind, Key, Object, PutOptions, Result, Storage};
 use crate::types::Timestamp;
 
 use super::keys::Layout;
@@ -50,7 +50,12 @@ impl Spellings {
     async fn look(&self) -> Result<usize> {
         for (at, root) in self.roots.iter().enumerate() {
             for level in LOOKED_AT {
-                if !self.storage.list(&self.layout.folder(root, level), None).await?.is_empty() {
+                let page = match self.storage.list(&self.layout.folder(root, level), None).await {
+                    // Rights may end at the configured spelling. Then there is nothing to find elsewhere.
+                    Err(error) if at > 0 && error.kind == ErrorKind::Refused => Vec::new(),
+                    listed => listed?,
+                };
+                if !page.is_empty() {
                     if at > 0 {
                         tracing::warn!(
                             configured = self.roots[0].as_str(),
@@ -133,7 +138,7 @@ impl Storage for Spellings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::{ErrorKind, MemoryStorage, Put};
+    use crate::storage::{Error, MemoryStorage, Put};
 
     const NEW: PutOptions = PutOptions { how: Put::New, timestamp: None };
 
@@ -186,6 +191,41 @@ mod tests {
         neither.put(&key("db//0000/x"), vec![1].into(), NEW).await.unwrap();
         storage.put(&key("db/0000/y"), vec![1].into(), NEW).await.unwrap();
         assert_eq!(keys(&neither, "db//0000").await, ["db//0000/x"], "once chosen it stays");
+    }
+
+    /// Rights that end at one folder.
+    struct Fenced(MemoryStorage, &'static str);
+
+    #[async_trait]
+    impl Storage for Fenced {
+        fn kind(&self) -> &'static str {
+            "fenced"
+        }
+        async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Vec<Object>> {
+            match prefix.as_str().starts_with(self.1) {
+                true => self.0.list(prefix, after).await,
+                false => Err(Error::new(ErrorKind::Refused, "AccessDenied")),
+            }
+        }
+        async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
+            self.0.get(key, range).await
+        }
+        async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<()> {
+            self.0.put(key, body, options).await
+        }
+        async fn delete(&self, keys: &[Key]) -> Result<()> {
+            self.0.delete(keys).await
+        }
+    }
+
+    #[tokio::test]
+    async fn rights_for_the_configured_spelling_are_enough() {
+        let roots = || vec![key("db"), key("/db")];
+        let allowed = Spellings::new(Arc::new(Fenced(MemoryStorage::new(), "db/")), Layout::Hex, roots());
+        allowed.put(&key("db/0000/x"), vec![1].into(), NEW).await.unwrap();
+        assert_eq!(keys(&allowed, "db/0000").await, ["db/0000/x"]);
+        let denied = Spellings::new(Arc::new(Fenced(MemoryStorage::new(), "other/")), Layout::Hex, roots());
+        assert_eq!(denied.list(&key("db/0000"), None).await.unwrap_err().kind, ErrorKind::Refused);
     }
 
     #[tokio::test]

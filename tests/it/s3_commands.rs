@@ -14,14 +14,14 @@ const ACCESS_KEY: &str = "test-access-key";
 const SECRET_KEY: &str = "test-secret-key";
 
 /// A server, a directory with a database, and credentials in the environment.
-struct Rig {
-    server: Server,
+pub(crate) struct Rig {
+    pub(crate) server: Server,
     dir: TempDir,
     variables: Vec<(&'static str, String)>,
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let variables = vec![
             ("LITESTREAM_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
             ("LITESTREAM_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
@@ -32,11 +32,17 @@ impl Rig {
         rig
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// Sets an environment variable of the commands.
+    pub(crate) fn set(&mut self, name: &'static str, value: &str) {
+        self.variables.retain(|(known, _)| *known != name);
+        self.variables.push((name, value.to_owned()));
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn sql(&self, sql: &str) -> String {
+    pub(crate) fn sql(&self, sql: &str) -> String {
         self.sql_in("app.db", sql)
     }
 
@@ -46,7 +52,7 @@ impl Rig {
         String::from_utf8(done.stdout).unwrap().trim().to_owned()
     }
 
-    fn run(&self, words: &[&str]) -> Ended {
+    pub(crate) fn run(&self, words: &[&str]) -> Ended {
         let mut command = Command::new(env!("CARGO_BIN_EXE_brooklet"));
         command.args(words).current_dir(self.dir.path()).env_clear().env("HOME", self.dir.path());
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
@@ -54,14 +60,14 @@ impl Rig {
     }
 
     #[track_caller]
-    fn fine(&self, words: &[&str]) -> Ended {
+    pub(crate) fn fine(&self, words: &[&str]) -> Ended {
         let ended = self.run(words);
         assert_eq!(ended.code, Some(0), "{words:?}\n{}\n{}", ended.stdout, ended.stderr);
         ended
     }
 
     /// A URL with the server as endpoint.
-    fn url(&self, place: &str) -> String {
+    pub(crate) fn url(&self, place: &str) -> String {
         let joint = if place.contains('?') { '&' } else { '?' };
         format!("{place}{joint}endpoint={}&region=us-east-1", self.server.address)
     }
@@ -76,17 +82,17 @@ impl Rig {
 
     /// What a restore from there brings back.
     #[track_caller]
-    fn restored(&self, url: &str) -> String {
+    pub(crate) fn restored(&self, url: &str) -> String {
         drop(fs::remove_file(self.path("restored.db")));
         self.fine(&["restore", "-o", "restored.db", url]);
         self.sql_in("restored.db", "SELECT group_concat(x) FROM t")
     }
 }
 
-struct Ended {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Ended {
@@ -175,6 +181,48 @@ fn a_service_without_conditions_is_looked_at_first() {
     let puts = rig.server.requests_of("PutObject");
     assert!(!puts.is_empty() && puts.iter().all(|put| put.header("if-none-match").is_none()));
     assert_eq!(rig.restored(&url), "1");
+}
+
+#[test]
+fn entrypoint_scripts_get_the_exit_codes_they_rely_on() {
+    let mut rig = Rig::new();
+    let url = rig.url(&format!("s3://{BUCKET}/p"));
+    let both = ["restore", "-if-db-not-exists", "-if-replica-exists", "-o", "restored.db", &url];
+    let ended = rig.fine(&both);
+    assert!(ended.stdout.contains("no matching backups found"), "{}", ended.stdout);
+    assert!(!rig.path("restored.db").exists());
+    let ended = rig.run(&["restore", "-o", "restored.db", &url]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("no matching backup"), "{}", ended.stderr);
+
+    let asked = rig.server.requests().len();
+    rig.fine(&["restore", "-if-db-not-exists", "-o", "app.db", &url]);
+    assert_eq!(rig.server.requests().len(), asked, "an existing database is decided without the storage");
+
+    rig.set("LITESTREAM_SECRET_ACCESS_KEY", "wrong");
+    assert_eq!(rig.run(&both).code, Some(1), "wrong credentials are not an empty replica");
+}
+
+#[test]
+fn objects_are_encrypted_with_a_key_from_a_file() {
+    let rig = Rig::new();
+    fs::write(rig.path("key"), "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n").unwrap();
+    let text = format!(
+        "dbs: [{{path: app.db, replica: {{type: s3, bucket: {BUCKET}, path: p, endpoint: '{}', \
+         sse-customer-key-path: key}}}}]\n",
+        rig.server.endpoint
+    );
+    fs::write(rig.path("l.yml"), &text).unwrap();
+    rig.fine(&["replicate", "-once", "-config", "l.yml"]);
+    assert!(rig.server.object(&rig.server.keys()[0]).unwrap().customer_key.is_some());
+    rig.fine(&["restore", "-config", "l.yml", "-o", "restored.db", "app.db"]);
+    rig.fine(&["doctor", "-config", "l.yml"]);
+    // Without the key nobody reads it.
+    let ended = rig.run(&["restore", "-o", "other.db", &rig.url(&format!("s3://{BUCKET}/p"))]);
+    assert_eq!(ended.code, Some(1), "{}", ended.stdout);
+    fs::remove_file(rig.path("key")).unwrap();
+    let ended = rig.run(&["ltx", "-config", "l.yml", "app.db"]);
+    assert!(ended.stderr.contains("sse-customer-key-path: cannot be read"), "{}", ended.stderr);
 }
 
 /// The result of each check that is not "ok".

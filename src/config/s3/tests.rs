@@ -356,6 +356,12 @@ fn roots_are_kept_as_litestream_keeps_them_and_others_are_known() {
     assert_eq!(path("a//b"), ["a//b", "a/b", "a/b/", "/a/b"]);
     assert_eq!(path("."), [".", ""]);
     assert_eq!(path(""), ["", "."]);
+    let places = ["s3://b", "s3://b/", "s3://b.s3.amazonaws.com"].map(|url| of_url(url).place());
+    assert_eq!(places, ["aws/b/"; 3]);
+    let places = ["/a", "a/", "a", "./a"]
+        .map(|path| keys("", &format!("type: s3, bucket: b, path: '{path}'")).unwrap().0.place());
+    assert_eq!(places, ["aws/b/a"; 4]);
+    assert_ne!(of_url("s3://b.h:1/a").place(), of_url("s3://b.h:2/a").place());
     assert_eq!(of_url("s3://b").location(), "s3://b/");
     assert_eq!(of_url("s3://b/a/").location(), "s3://b/a");
 }
