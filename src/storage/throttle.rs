@@ -484,9 +484,11 @@ mod tests {
             tokio::spawn(async move { throttle.put(&Key::new("base").unwrap(), Body::Stream(chunks), NEW).await })
         };
         for n in 0..10u64 {
-            sleep_until(begun + Duration::from_secs(1 + 2 * n)).await;
+            // In the middle of a piece of the base.
+            let due = Duration::from_millis(1200 + 2000 * n);
+            sleep_until(begun + due).await;
             throttle.put(&Key::new(format!("tail/{n}")).unwrap(), bytes(1000), NEW).await.unwrap();
-            let late = begun.elapsed() - Duration::from_secs(1 + 2 * n);
+            let late = begun.elapsed() - due;
             assert!(late <= Duration::from_millis(10), "segment {n} waited {late:?} behind a base");
         }
         base.await.unwrap().unwrap();

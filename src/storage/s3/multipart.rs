@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 use futures::{TryStreamExt, stream};
 use md5::{Digest, Md5};
@@ -65,6 +65,9 @@ impl Bucket {
             let (encryption, kms_key) = self.kms_key();
             let request = request.set_sse_customer_key_md5(digest).set_server_side_encryption(encryption);
             let request = request.set_ssekms_key_id(kms_key).set_storage_class(self.storage_class());
+            // Parts may only carry checksums of the kind that was announced.
+            let checksum = self.options.checksums.then_some(ChecksumAlgorithm::Crc32);
+            let request = request.set_checksum_algorithm(checksum);
             request.set_tagging(self.tags()).set_metadata(metadata(options)).send()
         };
         let failed = self.failed("begin to store", key);
@@ -111,7 +114,8 @@ impl Upload {
             let request = request.part_number(number).body(ByteStream::from(content.clone()));
             let (algorithm, secret, digest) = bucket.customer_key();
             let request = request.set_sse_customer_algorithm(algorithm).set_sse_customer_key(secret);
-            let request = request.set_sse_customer_key_md5(digest).customize();
+            let checksum = bucket.options.checksums.then_some(ChecksumAlgorithm::Crc32);
+            let request = request.set_sse_customer_key_md5(digest).set_checksum_algorithm(checksum).customize();
             let signed = bucket.options.sign_payload;
             async move { if signed { request.send().await } else { request.disable_payload_signing().send().await } }
         };

@@ -17,13 +17,17 @@ use super::super::{Body, Error, ErrorKind, Key, Progress, Result};
 /// The most parts an upload can have.
 pub(super) const MOST_PARTS: u64 = 10_000;
 
+/// How many parts have the same length, once they grow.
+const DOUBLE_EVERY: u64 = 500;
+
 /// How long each part of an upload is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sizes {
     /// The length of the body is known, so one size can be chosen that fits.
     Even(u64),
-    /// It is not: after every thousand parts they become twice as long, so that
-    /// the ten thousandth ends behind 5 TB even if the first has 5 MB.
+    /// It is not. Half of the parts are of one size, which some services want of
+    /// all of them; after that they become twice as long every so often, so that
+    /// the last one ends behind 5 TB even if the first has 5 MB.
     Growing(u64),
 }
 
@@ -41,7 +45,8 @@ impl Sizes {
         let size = match self {
             Self::Even(size) => size,
             Self::Growing(first) => {
-                u32::try_from(number / 1000).ok().and_then(|n| first.checked_shl(n)).unwrap_or(first)
+                let doublings = number.checked_sub(MOST_PARTS / 2).map_or(0, |behind| behind / DOUBLE_EVERY + 1);
+                u32::try_from(doublings).ok().and_then(|n| first.checked_shl(n)).unwrap_or(u64::MAX)
             }
         };
         usize::try_from(size).unwrap_or(usize::MAX)
@@ -142,8 +147,9 @@ mod tests {
         let growing = Sizes::of(5 * MIB, None);
         let total: u64 = (0..MOST_PARTS).map(|n| growing.of_part(n) as u64).sum();
         assert!(total >= 5_000_000_000_000, "{total}");
-        assert_eq!(growing.of_part(999) as u64, 5 * MIB);
-        assert_eq!(growing.of_part(1000) as u64, 10 * MIB);
+        assert_eq!(growing.of_part(4999) as u64, 5 * MIB);
+        assert_eq!(growing.of_part(5000) as u64, 10 * MIB);
+        assert_eq!(growing.of_part(5500) as u64, 20 * MIB);
         assert_eq!(Sizes::of(8 * MIB, Some(MIB)).of_part(7) as u64, 8 * MIB);
     }
 

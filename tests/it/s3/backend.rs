@@ -198,6 +198,8 @@ async fn newer_checksums_are_only_sent_when_wanted() {
     modern.put(&key("short"), bytes(&content(1)), NEW).await.unwrap();
     modern.put(&key("long"), bytes(&content(1500)), REPLACE).await.unwrap();
     modern.delete(&[key("short")]).await.unwrap();
+    let begun = &server.requests_of("CreateMultipartUpload")[0];
+    assert_eq!(begun.header("x-amz-checksum-algorithm"), Some("CRC32"), "S3 refuses parts with a checksum otherwise");
     for operation in ["PutObject", "UploadPart", "DeleteObjects"] {
         let request = &server.requests_of(operation)[0];
         assert!(request.header("x-amz-checksum-crc32").is_some(), "{request:?}");

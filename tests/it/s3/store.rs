@@ -33,7 +33,9 @@ pub(crate) struct Stored {
 struct Upload {
     key: String,
     like: Stored,
-    parts: BTreeMap<i32, (String, Bytes)>,
+    /// Parts come with checksums, and are named with them at the end.
+    checksums: bool,
+    parts: BTreeMap<i32, (String, Bytes, Option<String>)>,
     begun: SystemTime,
 }
 
@@ -342,7 +344,9 @@ impl S3 for Front {
         let mut state = self.state();
         state.uploads_begun += 1;
         let id = format!("upload-{}", state.uploads_begun);
-        let upload = Upload { key: input.key.clone(), like, parts: BTreeMap::new(), begun: SystemTime::now() };
+        let checksums = input.checksum_algorithm.is_some();
+        let upload =
+            Upload { key: input.key.clone(), like, checksums, parts: BTreeMap::new(), begun: SystemTime::now() };
         state.uploads.insert(id.clone(), upload);
         Ok(S3Response::new(dto::CreateMultipartUploadOutput {
             bucket: Some(input.bucket),
@@ -366,9 +370,16 @@ impl S3 for Front {
         let mut state = self.state();
         let upload = state.upload(&input.upload_id, &input.key)?;
         let_in(&upload.like, key.as_ref())?;
-        let etag = digest(&bytes);
-        upload.parts.insert(input.part_number, (etag.clone(), bytes));
-        Ok(S3Response::new(dto::UploadPartOutput { e_tag: Some(ETag::Strong(etag)), ..Default::default() }))
+        let (etag, checksum) = (digest(&bytes), input.checksum_crc32);
+        if checksum.is_some() != upload.checksums {
+            return Err(s3_error!(InvalidRequest, "Checksum Type mismatch occurred"));
+        }
+        upload.parts.insert(input.part_number, (etag.clone(), bytes, checksum.clone()));
+        Ok(S3Response::new(dto::UploadPartOutput {
+            e_tag: Some(ETag::Strong(etag)),
+            checksum_crc32: checksum,
+            ..Default::default()
+        }))
     }
 
     async fn complete_multipart_upload(
@@ -388,7 +399,10 @@ impl S3 for Front {
                 return Err(s3_error!(InvalidPartOrder));
             }
             last = number;
-            let (etag, content) = upload.parts.get(&number).ok_or_else(|| s3_error!(InvalidPart))?;
+            let (etag, content, checksum) = upload.parts.get(&number).ok_or_else(|| s3_error!(InvalidPart))?;
+            if part.checksum_crc32 != *checksum {
+                return Err(s3_error!(InvalidRequest, "The complete request must include the checksum for each part"));
+            }
             if part.e_tag.as_ref().map(ETag::value) != Some(etag) {
                 return Err(s3_error!(InvalidPart));
             }
