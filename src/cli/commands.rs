@@ -162,6 +162,11 @@ fn restore() -> Command {
         .arg(switch("if-replica-exists", "Returns exit code of 0 if no backups found."))
         .arg(switch("dry-run", "Print the restore plan and exit without writing a database."))
         .arg(switch("force", "Overwrite an existing output database and SQLite sidecar files."))
+        .arg(switch(
+            "delta",
+            "Build upon the database that is at the output: fetch only what changed since.\n\
+             Fetches everything if the replica does not know that database.",
+        ))
         .arg(switch("json", "Output raw JSON summary on successful restore."))
         .arg(value(
             "replica",

@@ -140,6 +140,8 @@ pub struct RestoreOptions {
     pub dry_run: bool,
     /// Replace what is at the output.
     pub force: bool,
+    /// Bring what is at the output up to date.
+    pub delta: bool,
     /// Print JSON; logs go to stderr.
     pub json: bool,
     /// Check of the result.
@@ -287,6 +289,7 @@ pub(crate) fn restore(matches: &Matches, program: &str, now: Timestamp) -> Resul
         parallelism: matches.get("parallelism").unwrap_or(DEFAULT_PARALLELISM),
         dry_run: matches.on("dry-run"),
         force: matches.on("force"),
+        delta: matches.on("delta"),
         json: matches.on("json"),
         integrity_check,
         verbose: matches.on("v"),
@@ -404,7 +407,7 @@ mod tests {
     #[test]
     fn every_restore_flag_arrives() {
         let line = "restore -config c -no-expand-env -o out -if-db-not-exists -if-replica-exists -parallelism 3 \
-                    -txid 2a -replica r -dry-run -force -json -integrity-check quick -v db";
+                    -txid 2a -replica r -dry-run -force -delta -json -integrity-check quick -v db";
         let options = restore(&matches(line), "p", NOW).unwrap();
         let expected = RestoreOptions {
             config: ConfigFlags { path: Some("c".into()), expand_env: false },
@@ -417,6 +420,7 @@ mod tests {
             parallelism: 3,
             dry_run: true,
             force: true,
+            delta: true,
             json: true,
             integrity_check: IntegrityCheck::Quick,
             verbose: true,

@@ -116,6 +116,7 @@ impl Command<'_> {
         let options = Options {
             target: self.options.target,
             overwrite: self.options.force,
+            delta: self.options.delta,
             parallelism: self.options.parallelism,
             integrity_check: self.options.integrity_check,
             ..Options::default()
@@ -152,6 +153,7 @@ impl Command<'_> {
         };
         tracing::info!(
             path = %self.path.display(), replica = replica.name(), txid = %plan.end(), time = %time, checked,
+            built_upon = report.built_upon.map(|txid| txid.to_string()),
             "database restored"
         );
         if let Target::Timestamp(asked) = self.options.target {
@@ -203,7 +205,7 @@ impl Command<'_> {
     fn explain(&self, error: RestoreError) -> CliError {
         match &error {
             RestoreError::Output(OutputError::Exists(_) | OutputError::Sidecar(_)) => {
-                CliError::usage(format!("{error}. Use -force to overwrite"))
+                CliError::usage(format!("{error}. Use -force to overwrite, or -delta to bring it up to date"))
             }
             RestoreError::Plan(PlanError::Gap { reached, .. }) => {
                 let hint = self.again(Target::Txid(*reached), self.options.replica.as_deref());
@@ -219,7 +221,7 @@ impl Command<'_> {
 
     /// This command with another target or replica.
     fn again(&self, target: Target, replica: Option<&str>) -> String {
-        let RestoreOptions { config, output, force, .. } = self.options;
+        let RestoreOptions { config, output, force, delta, .. } = self.options;
         let target = match target {
             Target::Latest => None,
             Target::Txid(txid) => Some(("-txid", txid.to_string())),
@@ -236,8 +238,8 @@ impl Command<'_> {
         for (flag, value) in flags.into_iter().flatten() {
             command.push_str(&format!("{flag} {value} "));
         }
-        if *force {
-            command.push_str("-force ");
+        for (on, flag) in [(*force, "-force "), (*delta, "-delta ")] {
+            command.push_str(if on { flag } else { "" });
         }
         command + &self.source()
     }

@@ -36,7 +36,7 @@ use crate::types::{Pgno, RollingChecksum};
 use super::claims::Claims;
 use super::error::RestoreError;
 use super::fetch::{Fetcher, Limits, Opened, damaged};
-use super::pages::{Pages, Progress};
+use super::pages::{Ground, Pages, Progress};
 use super::plan::Plan;
 use super::unpanicked;
 
@@ -70,14 +70,27 @@ pub enum Evidence {
     Files,
 }
 
+/// What was applied.
+pub(super) struct Applied {
+    pub(super) evidence: Evidence,
+    /// The checksum of the database at the end of the chain.
+    pub(super) sum: RollingChecksum,
+    /// The pages that the segments provided.
+    pub(super) written: Claims,
+    /// What the newest segment says.
+    pub(super) end: Header,
+}
+
 /// Writes the pages at the end of the chain into the draft.
 pub(super) async fn apply(
     plan: &Plan,
     fetcher: &Fetcher,
     draft: &Draft,
+    ground: Ground,
     trust: Trust,
     progress: &Arc<Progress>,
-) -> Result<Evidence, RestoreError> {
+) -> Result<Applied, RestoreError> {
+    let mut ground = Some(ground);
     let newest = *plan.segments().last().expect("a plan is never empty");
     let mut coming = Coming::new(plan, fetcher.clone());
     let mut walk: Option<Walk> = None;
@@ -85,7 +98,10 @@ pub(super) async fn apply(
         let header = opened.header(&segment)?;
         let walk = match &mut walk {
             Some(walk) => walk,
-            None => walk.insert(Walk::new(&header, fetcher, draft, trust, progress)?),
+            None => {
+                let ground = ground.take().expect("a walk begins once");
+                walk.insert(Walk::new(&header, fetcher, draft, ground, trust, progress).await?)
+            }
         };
         walk.check(&segment, &header)?;
         match opened {
@@ -192,14 +208,24 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(
+    async fn new(
         end: &Header,
         fetcher: &Fetcher,
         draft: &Draft,
+        ground: Ground,
         trust: Trust,
         progress: &Arc<Progress>,
     ) -> Result<Self, RestoreError> {
-        let pages = Pages::new(draft, end.commit, end.page_size, Arc::clone(progress))?;
+        let commit = end.commit;
+        let (ground, sum) = unpanicked(
+            tokio::task::spawn_blocking(move || {
+                let sum = Pages::ground_sum(&ground, commit);
+                (ground, sum)
+            })
+            .await,
+        );
+        let sum = sum.map_err(|source| RestoreError::Write { path: draft.path().to_path_buf(), source })?;
+        let pages = Pages::new(draft, end.commit, end.page_size, ground, Arc::clone(progress))?;
         Ok(Self {
             fetcher: fetcher.clone(),
             pages: Arc::new(pages),
@@ -208,7 +234,7 @@ impl Walk {
             newer: None,
             jobs: JoinSet::new(),
             ranges: Arc::new(Semaphore::new(fetcher.parallelism())),
-            sum: RollingChecksum::default(),
+            sum,
             end: *end,
         })
     }
@@ -341,21 +367,24 @@ impl Walk {
         Ok(())
     }
 
-    async fn finish(mut self, newest: &Segment) -> Result<Evidence, RestoreError> {
+    async fn finish(mut self, newest: &Segment) -> Result<Applied, RestoreError> {
         while let Some(job) = self.jobs.join_next().await {
             self.sum.join(joined(job)?);
         }
+        let written = self.claims.clone();
+        self.claims.fall_back_on(self.pages.ground_pages());
         if let Some(pgno) = self.claims.first_open() {
             return Err(RestoreError::MissingPage { pgno, pages: self.end.commit, end: *newest });
         }
         let found = self.sum.checksum();
-        match self.end.proof {
+        let evidence = match self.end.proof {
             Some(proof) if proof.after != found => {
-                Err(RestoreError::Checksum { end: *newest, expected: proof.after, found })
+                return Err(RestoreError::Checksum { end: *newest, expected: proof.after, found });
             }
-            Some(_) => Ok(Evidence::Database),
-            None => Ok(Evidence::Files),
-        }
+            Some(_) => Evidence::Database,
+            None => Evidence::Files,
+        };
+        Ok(Applied { evidence, sum: self.sum, written, end: self.end })
     }
 }
 

@@ -9,8 +9,10 @@
 
 mod apply;
 mod claims;
+mod delta;
 mod error;
 mod fetch;
+mod local;
 mod output;
 mod overview;
 mod pages;
@@ -27,9 +29,11 @@ use tokio::task::JoinError;
 
 use crate::durable::Draft;
 use crate::replica::Replica;
+use crate::types::Txid;
 
 use apply::{Trust, apply};
 use fetch::Fetcher;
+use pages::Ground;
 
 pub use apply::Evidence;
 pub use error::RestoreError;
@@ -55,6 +59,9 @@ pub struct Options {
     pub target: Target,
     /// Whether a database at the target may be replaced.
     pub overwrite: bool,
+    /// Whether it is replaced by itself, brought up to date: only what changed
+    /// since is fetched, if it is a point of the replica's history.
+    pub delta: bool,
     /// Requests to the replica at a time, 1 to 64.
     pub parallelism: usize,
     /// How much to fetch at a time.
@@ -69,6 +76,7 @@ impl Default for Options {
         Self {
             target: Target::Latest,
             overwrite: false,
+            delta: false,
             parallelism: 8,
             limits: Limits::default(),
             integrity_check: IntegrityCheck::None,
@@ -83,6 +91,8 @@ pub struct Report {
     pub candidate: Candidate,
     /// What vouches for the result.
     pub evidence: Evidence,
+    /// The point that the database at the target showed, if it was built upon.
+    pub built_upon: Option<Txid>,
 }
 
 /// Restores from the replica with the newest data, or from the next best one if
@@ -93,7 +103,7 @@ pub async fn restore(
     options: &Options,
     progress: &Arc<Progress>,
 ) -> Result<Report, RestoreError> {
-    let output = Output::inspect(path, options.overwrite)?;
+    let output = Output::inspect(path, options.overwrite || options.delta)?;
     let mut first_error = None;
     for candidate in survey(replicas, options.target).await? {
         let name = candidate.replica.name().to_owned();
@@ -116,6 +126,18 @@ async fn restore_from(
     progress: &Arc<Progress>,
 ) -> Result<Report, RestoreError> {
     let fetcher = Fetcher::new(candidate.replica.clone(), options.parallelism, options.limits);
+    if options.delta
+        && let Some(update) = delta::update(&candidate, &fetcher, output, progress).await?
+    {
+        let delta::Update { draft, built_upon } = update;
+        if let Some(draft) = draft {
+            verify::check(draft.path(), options.integrity_check).await?;
+            output.clone().publish(draft).await?;
+        } else {
+            verify::check(output.path(), options.integrity_check).await?;
+        }
+        return Ok(Report { candidate, evidence: Evidence::Database, built_upon: Some(built_upon) });
+    }
     let mut plans = 1;
     let (draft, evidence) = loop {
         match fill_draft(&candidate.plan, &fetcher, output, progress).await {
@@ -130,7 +152,7 @@ async fn restore_from(
     let how = options.integrity_check;
     verify::check(draft.path(), how).await?;
     output.clone().publish(draft).await?;
-    Ok(Report { candidate, evidence })
+    Ok(Report { candidate, evidence, built_upon: None })
 }
 
 /// A new draft with the pages of the plan. Each attempt has its own, because
@@ -142,16 +164,16 @@ async fn fill_draft(
     progress: &Arc<Progress>,
 ) -> Result<(Draft, Evidence), RestoreError> {
     let draft = output.draft()?;
-    match apply(plan, fetcher, &draft, Trust::Proof, progress).await {
+    match apply(plan, fetcher, &draft, Ground::Nothing, Trust::Proof, progress).await {
         Err(RestoreError::Checksum { .. }) => {}
-        outcome => return Ok((draft, outcome?)),
+        outcome => return Ok((draft, outcome?.evidence)),
     }
     // Something was wrong with what was fetched. Reading every file to its end
     // tells which one it was.
     tracing::warn!("the restored database has the wrong checksum, looking for the segment that is damaged");
     drop(draft);
     let draft = output.draft()?;
-    let evidence = apply(plan, fetcher, &draft, Trust::FilesOnly, progress).await?;
+    let evidence = apply(plan, fetcher, &draft, Ground::Nothing, Trust::FilesOnly, progress).await?.evidence;
     Ok((draft, evidence))
 }
 

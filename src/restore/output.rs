@@ -115,6 +115,21 @@ impl Output {
         Ok(Self { path, replaced })
     }
 
+    /// The database that is there, with everything that was committed to it in
+    /// its file; `None` without one.
+    pub(super) fn existing(&self) -> Result<Option<&Path>, OutputError> {
+        if self.replaced.as_ref().is_none_or(|found| found.len() == 0) {
+            return Ok(None);
+        }
+        self.settle()?;
+        Ok(Some(&self.path))
+    }
+
+    /// Where the database goes.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Starts the draft. Nobody else can read it while it is being written.
     pub(super) fn draft(&self) -> Result<Draft, OutputError> {
         durable::create_dir_all(durable::parent(&self.path), durable::PRIVATE_DIR)?;

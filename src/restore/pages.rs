@@ -2,7 +2,9 @@
 //!
 //! Any number of these jobs run at once. They share nothing but the file, and no
 //! two of them write the same page, so their order does not matter: each returns
-//! the checksum of what it wrote, and the XOR of all is the database's.
+//! the checksum of what it wrote, and the XOR of all is the database's. Where
+//! they write over an older database, each also takes the checksum of the page
+//! that it replaces out again.
 
 use std::fs::File;
 use std::io;
@@ -22,11 +24,12 @@ use crate::ltx;
 use crate::ltx::index::Entry;
 use crate::ltx::{Decoder, decode_frame};
 use crate::replica::Segment;
-use crate::types::{PageSize, Pgno, RollingChecksum, page_checksum};
+use crate::types::{PageSize, Pgno, RollingChecksum, lock_page, page_checksum};
 
 use super::claims::Claims;
 use super::error::RestoreError;
 use super::fetch::damaged;
+use super::local::{Local, truth};
 
 /// How far a restore has come; written by its jobs, read by whoever shows it.
 #[derive(Debug, Default)]
@@ -48,21 +51,55 @@ impl Progress {
     }
 }
 
+/// What the pages are written over.
+pub(super) enum Ground {
+    /// Nothing: the draft is new.
+    Nothing,
+    /// An older database, which this file holds and keeps. Its pages that nobody
+    /// provides are pages of the result, and the draft holds them already or need
+    /// not hold them.
+    Older(File, Local),
+}
+
 /// The draft as a set of pages.
 pub(super) struct Pages {
     file: File,
     path: PathBuf,
     page_size: PageSize,
+    ground: Ground,
     progress: Arc<Progress>,
 }
 
 impl Pages {
+    /// The checksum of an older database without the pages above `commit`: what
+    /// the result has before anything is written.
+    pub(super) fn ground_sum(ground: &Ground, commit: u32) -> io::Result<RollingChecksum> {
+        let Ground::Older(file, local) = ground else { return Ok(RollingChecksum::default()) };
+        let mut sum = local.true_sum;
+        let mut page = vec![0; local.page_size.bytes()];
+        let cut = (commit.saturating_add(1)..=local.pages).filter_map(Pgno::new);
+        for pgno in cut.filter(|pgno| *pgno != lock_page(local.page_size)) {
+            file.read_exact_at(&mut page, pgno.offset(local.page_size))?;
+            sum.toggle(page_checksum(pgno, &page));
+        }
+        Ok(sum)
+    }
+
+    /// How many pages an older database provides.
+    pub(super) fn ground_pages(&self) -> u32 {
+        match &self.ground {
+            Ground::Nothing => 0,
+            Ground::Older(_, local) => local.pages,
+        }
+    }
+
     /// Gives the draft its final size. What is not written reads as zeros; of the
     /// pages nobody provides that is right for the lock page only.
     pub(super) fn new(
         draft: &Draft,
         commit: u32,
         page_size: PageSize,
+        ground: Ground,
         progress: Arc<Progress>,
     ) -> Result<Self, RestoreError> {
         let path = draft.path().to_path_buf();
@@ -72,7 +109,7 @@ impl Pages {
         });
         let file = prepared.map_err(|source| RestoreError::Write { path: path.clone(), source })?;
         progress.begin(u64::from(commit));
-        Ok(Self { file, path, page_size, progress })
+        Ok(Self { file, path, page_size, ground, progress })
     }
 
     /// The claimed pages of a segment that is all there. Every byte of it is
@@ -141,15 +178,35 @@ impl Pages {
     }
 
     fn put(&self, pgno: Pgno, page: &[u8], sum: &mut RollingChecksum) -> Result<(), RestoreError> {
-        // The draft is new, so zeros are there already; left out, they take no room.
-        if page.iter().any(|byte| *byte != 0) {
-            durable::point("restore::before-page")
-                .and_then(|()| self.file.write_all_at(page, pgno.offset(self.page_size)))
-                .map_err(|source| RestoreError::Write { path: self.path.clone(), source })?;
-        }
+        self.take_out(pgno, sum)
+            .and_then(|()| {
+                // A new draft is zeros already; left out, they take no room.
+                if matches!(self.ground, Ground::Nothing) && page.iter().all(|byte| *byte == 0) {
+                    return Ok(());
+                }
+                durable::point("restore::before-page")?;
+                self.file.write_all_at(page, pgno.offset(self.page_size))
+            })
+            .map_err(|source| RestoreError::Write { path: self.path.clone(), source })?;
         sum.toggle(page_checksum(pgno, page));
         self.progress.pages.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Takes the page of the older database out of the sum, if it has one.
+    fn take_out(&self, pgno: Pgno, sum: &mut RollingChecksum) -> io::Result<()> {
+        match &self.ground {
+            Ground::Older(file, local) if pgno.get() <= local.pages => {
+                let mut old = vec![0; self.page_size.bytes()];
+                file.read_exact_at(&mut old, pgno.offset(self.page_size))?;
+                if pgno == Pgno::FIRST {
+                    truth(&mut old);
+                }
+                sum.toggle(page_checksum(pgno, &old));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod cli;
 #[cfg(feature = "failpoints")]
 mod crash;
 mod damage;
+mod delta;
 mod official;
 
 use std::path::{Path, PathBuf};
