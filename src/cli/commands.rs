@@ -187,11 +187,15 @@ fn restore() -> Command {
              MODE is one of: none, quick, full.\nDefaults to none.",
             text(),
         ))
-        .arg(switch("f", "Follow mode: keep applying new changes.\nNot available in this version."))
+        .arg(switch(
+            "f",
+            "Follow mode: keep the restored database up to date until stopped.\n\
+             Readers must open it read-only.",
+        ))
         .arg(value(
             "follow-interval",
             "DURATION",
-            "Polling interval for follow mode.\nNot available in this version.",
+            "Polling interval for follow mode.\nDefaults to 1s.",
             parser(values::duration),
         ))
         .arg(value(

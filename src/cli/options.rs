@@ -2,6 +2,7 @@
 //! or the reason why they make no sense out; the first problem is reported.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::commands::Matches;
 use super::error::CliError;
@@ -142,6 +143,8 @@ pub struct RestoreOptions {
     pub force: bool,
     /// Bring what is at the output up to date.
     pub delta: bool,
+    /// Keep it up to date, looking at the replica this often.
+    pub follow: Option<Duration>,
     /// Print JSON; logs go to stderr.
     pub json: bool,
     /// Check of the result.
@@ -259,9 +262,7 @@ pub(crate) fn replicate(matches: &Matches) -> Result<ReplicateOptions, CliError>
 
 pub(crate) fn restore(matches: &Matches, program: &str, now: Timestamp) -> Result<RestoreOptions, CliError> {
     let source = source(matches, &format!("{program} restore -o /path/to/db s3://bucket/prefix"))?;
-    if matches.on("f") || matches.duration("follow-interval").is_some() {
-        return Err(CliError::not_available("follow mode (-f)"));
-    }
+    let follow = follow(matches)?;
     for flag in ["generation", "index"] {
         if matches.text(flag).is_some() {
             return Err(CliError::not_available(format!("restoring a Litestream 0.3 backup (-{flag})")));
@@ -290,11 +291,35 @@ pub(crate) fn restore(matches: &Matches, program: &str, now: Timestamp) -> Resul
         dry_run: matches.on("dry-run"),
         force: matches.on("force"),
         delta: matches.on("delta"),
+        follow,
         json: matches.on("json"),
         integrity_check,
         verbose: matches.on("v"),
     })
 }
+
+/// `-f` and how often.
+fn follow(matches: &Matches) -> Result<Option<Duration>, CliError> {
+    if !matches.on("f") {
+        return match matches.duration("follow-interval") {
+            Some(_) => Err(CliError::usage("cannot specify -follow-interval without -f")),
+            None => Ok(None),
+        };
+    }
+    let refused = ["timestamp"].into_iter().filter(|flag| matches.text(flag).is_some());
+    let refused = refused.chain(["dry-run", "delta"].into_iter().filter(|flag| matches.on(flag)));
+    let txid = matches.get::<TxidLimit>("txid").is_some_and(|limit| limit.0.is_some());
+    if let Some(flag) = refused.chain(txid.then_some("txid")).next() {
+        return Err(CliError::usage(format!("cannot specify -f with -{flag}: a database follows the newest state")));
+    }
+    match matches.duration("follow-interval").unwrap_or(DEFAULT_FOLLOW_INTERVAL) {
+        Duration::ZERO => Err(CliError::usage("-follow-interval must be longer than 0")),
+        interval => Ok(Some(interval)),
+    }
+}
+
+/// As in Litestream.
+const DEFAULT_FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// As in Litestream 0.3, where it counted downloads of WAL files.
 const DEFAULT_PARALLELISM: usize = 8;
@@ -368,7 +393,12 @@ mod tests {
                 "restore -txid 1 -timestamp 2024-01-01T00:00:00Z db",
                 "cannot specify both -txid and -timestamp: choose one",
             ),
-            ("restore -f db", "follow mode (-f) is not available in this version"),
+            ("restore -f -txid 1 db", "cannot specify -f with -txid: a database follows the newest state"),
+            ("restore -f -timestamp now db", "cannot specify -f with -timestamp: a database follows the newest state"),
+            ("restore -f -dry-run db", "cannot specify -f with -dry-run: a database follows the newest state"),
+            ("restore -f -delta db", "cannot specify -f with -delta: a database follows the newest state"),
+            ("restore -f -follow-interval 0 db", "-follow-interval must be longer than 0"),
+            ("restore -follow-interval 1s db", "cannot specify -follow-interval without -f"),
             (
                 "restore -generation 0011223344556677 db",
                 "restoring a Litestream 0.3 backup (-generation) is not available in this version",
@@ -405,6 +435,14 @@ mod tests {
     }
 
     #[test]
+    fn following_has_an_interval() {
+        let follow = |line: &str| restore(&matches(line), "p", NOW).unwrap().follow;
+        assert_eq!(follow("restore -f db"), Some(Duration::from_secs(1)));
+        assert_eq!(follow("restore -f -follow-interval 250ms -txid 0 db"), Some(Duration::from_millis(250)));
+        assert_eq!(follow("restore db"), None);
+    }
+
+    #[test]
     fn every_restore_flag_arrives() {
         let line = "restore -config c -no-expand-env -o out -if-db-not-exists -if-replica-exists -parallelism 3 \
                     -txid 2a -replica r -dry-run -force -delta -json -integrity-check quick -v db";
@@ -421,6 +459,7 @@ mod tests {
             dry_run: true,
             force: true,
             delta: true,
+            follow: None,
             json: true,
             integrity_check: IntegrityCheck::Quick,
             verbose: true,

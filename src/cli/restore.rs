@@ -14,13 +14,14 @@ use serde::Serialize;
 use super::error::CliError;
 use super::open;
 use super::render::{self, Table, seconds};
+use super::replicate::Signals;
 use super::{Context, RestoreOptions, Source};
 use crate::config::{Database, Logging, Warning, WarningKind};
 use crate::ltx;
 use crate::replica::{Replica, Segment};
 use crate::restore::{
-    Candidate, Evidence, Options, OutputError, PlanError, Point, Progress, Report, RestoreError, Target, restore,
-    survey,
+    Candidate, Evidence, Follower, Options, OutputError, PlanError, Point, Progress, Progressed, Report, RestoreError,
+    Target, restore, survey,
 };
 
 /// Restores one database.
@@ -113,23 +114,89 @@ impl Command<'_> {
         }
         let started = Instant::now();
         let progress = Arc::new(Progress::default());
-        let options = Options {
+        if let Some(interval) = self.options.follow {
+            return self.follow(interval, started, &progress).await;
+        }
+        let options = self.restore_options();
+        let restoring = restore(&self.replicas, &self.path, &options, &progress);
+        match shown(restoring, &progress, self.options.json).await {
+            Ok(report) => self.report(&report, started.elapsed()),
+            Err(error) => self.ended_by(error),
+        }
+    }
+
+    fn restore_options(&self) -> Options {
+        Options {
             target: self.options.target,
             overwrite: self.options.force,
             delta: self.options.delta,
             parallelism: self.options.parallelism,
             integrity_check: self.options.integrity_check,
             ..Options::default()
-        };
-        let restoring = restore(&self.replicas, &self.path, &options, &progress);
-        match shown(restoring, &progress, self.options.json).await {
-            Ok(report) => self.report(&report, started.elapsed()),
-            Err(RestoreError::Plan(PlanError::NoBackup)) if self.options.if_replica_exists => {
+        }
+    }
+
+    /// An empty replica may have been expected.
+    fn ended_by(&self, error: RestoreError) -> Result<(), CliError> {
+        match error {
+            RestoreError::Plan(PlanError::NoBackup) if self.options.if_replica_exists => {
                 tracing::info!("no matching backups found");
                 Ok(())
             }
-            Err(error) => Err(self.explain(error)),
+            error => Err(self.explain(error)),
         }
+    }
+
+    /// Restores, then applies what is new until a signal arrives. What goes wrong
+    /// on the way is logged and tried again.
+    async fn follow(&self, interval: Duration, started: Instant, progress: &Arc<Progress>) -> Result<(), CliError> {
+        let mut signals = Signals::new()?;
+        let options = self.restore_options();
+        let starting = Follower::start(&self.replicas, &self.path, &options, progress);
+        let mut follower = tokio::select! {
+            started = shown(starting, progress, self.options.json) => match started {
+                Ok(follower) => follower,
+                Err(error) => return self.ended_by(error),
+            },
+            _ = signals.next() => return Ok(()),
+        };
+        let output = self.path.display().to_string();
+        tracing::info!(output, txid = %follower.position(), interval = ?interval, "entering follow mode");
+        let mut failures = 0u64;
+        loop {
+            let step = tokio::select! {
+                step = follower.step() => step,
+                // A change that is under way is finished before the process ends.
+                _ = signals.next() => break,
+            };
+            match step {
+                Ok(None) => failures = 0,
+                Ok(Some(Progressed { from, to })) => {
+                    failures = 0;
+                    tracing::info!(output, from_txid = %from, to_txid = %to, "follow: applied updates");
+                }
+                Err(error) => {
+                    failures += 1;
+                    let err = &error as &dyn std::error::Error;
+                    tracing::error!(output, err, consecutive_errors = failures, "follow: error applying updates");
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(interval) => {}
+                _ = signals.next() => break,
+            }
+        }
+        tracing::info!(output, txid = %follower.position(), "follow mode stopped");
+        if !self.options.json {
+            return Ok(());
+        }
+        render::print(&render::json(&FollowSummary {
+            db_path: output,
+            replica: self.replicas.first().map_or("", Replica::kind),
+            txid: follower.position().to_string(),
+            duration_ms: started.elapsed().as_millis(),
+            integrity_check: self.options.integrity_check.name(),
+        })?)
     }
 
     fn report(&self, report: &Report, elapsed: Duration) -> Result<(), CliError> {
@@ -243,6 +310,16 @@ impl Command<'_> {
         }
         command + &self.source()
     }
+}
+
+/// What following ended with.
+#[derive(Serialize)]
+struct FollowSummary {
+    db_path: String,
+    replica: &'static str,
+    txid: String,
+    duration_ms: u128,
+    integrity_check: &'static str,
 }
 
 /// A point as JSON shows it.

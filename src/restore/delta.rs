@@ -67,7 +67,7 @@ pub(super) async fn update(
         return Ok(None);
     };
     tracing::info!(txid = %from, segments = plan.segments().len(), "building upon the database at the target");
-    let ground = Ground::Older(draft.file().try_clone().map_err(write(draft.path()))?, local);
+    let ground = Ground::Older(Arc::new(draft.file().try_clone().map_err(write(draft.path()))?), local);
     match apply(&plan, fetcher, &draft, ground, Trust::Proof, progress).await {
         Ok(applied) if applied.evidence == Evidence::Database => {
             Ok(Some(Update { draft: Some(draft), built_upon: from }))

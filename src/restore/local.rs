@@ -80,7 +80,8 @@ impl Local {
     }
 }
 
-fn page_size(start: &[u8; 100]) -> Option<PageSize> {
+/// The page size that the beginning of a database states.
+pub(super) fn page_size(start: &[u8; 100]) -> Option<PageSize> {
     if !start.starts_with(b"SQLite format 3\0") {
         return None;
     }

@@ -118,11 +118,16 @@ impl Output {
     /// The database that is there, with everything that was committed to it in
     /// its file; `None` without one.
     pub(super) fn existing(&self) -> Result<Option<&Path>, OutputError> {
-        if self.replaced.as_ref().is_none_or(|found| found.len() == 0) {
+        if !self.is_taken() {
             return Ok(None);
         }
         self.settle()?;
         Ok(Some(&self.path))
+    }
+
+    /// Whether there is something, and more than an empty file.
+    pub(super) fn is_taken(&self) -> bool {
+        self.replaced.as_ref().is_some_and(|found| found.len() > 0)
     }
 
     /// Where the database goes.
@@ -234,7 +239,8 @@ fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+/// A file that belongs to a database and is named after it.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()

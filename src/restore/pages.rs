@@ -58,7 +58,7 @@ pub(super) enum Ground {
     /// An older database, which this file holds and keeps. Its pages that nobody
     /// provides are pages of the result, and the draft holds them already or need
     /// not hold them.
-    Older(File, Local),
+    Older(Arc<File>, Local),
 }
 
 /// The draft as a set of pages.

@@ -123,6 +123,11 @@ impl Holdings {
         Self { segments: segments.into_iter().collect(), complete: HashSet::new() }
     }
 
+    /// The highest transaction at any level.
+    pub fn position(&self) -> Option<Txid> {
+        self.segments.iter().map(|segment| segment.txids.max()).max()
+    }
+
     /// Learns from its header that a segment holds the whole database.
     pub fn learn_complete(&mut self, segment: Segment) {
         self.complete.insert(segment);
@@ -136,7 +141,7 @@ impl Holdings {
     /// The chain to the newest point the replica knows of. When newer segments
     /// cannot be connected that is an error, never a quietly older database.
     pub fn latest(&self) -> Result<Plan, PlanError> {
-        let newest = self.segments.iter().map(|segment| segment.txids.max()).max().ok_or(PlanError::NoBackup)?;
+        let newest = self.position().ok_or(PlanError::NoBackup)?;
         self.exactly(newest)
     }
 

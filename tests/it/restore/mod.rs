@@ -6,6 +6,7 @@ mod cli;
 mod crash;
 mod damage;
 mod delta;
+mod follow;
 mod official;
 
 use std::path::{Path, PathBuf};
