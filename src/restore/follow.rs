@@ -141,6 +141,13 @@ impl Follower {
         let found = local::find(replica, &holdings, newest, sums).await?;
         let position = found.map_or(saved, |(txid, _)| txid);
         let proven = found.is_some();
+        let path = output.path();
+        for target in [path, &position_of(path)] {
+            durable::remove_stale_drafts_of(target).map_err(FollowError::from)?;
+        }
+        if position != saved {
+            save_position(path, position, mode_of(&database))?;
+        }
         Ok(Self { replica: replica.clone(), fetcher, output, database, local, position, proven, looked: None })
     }
 
@@ -258,8 +265,12 @@ fn put_in_place(
     let mut pages = applied.written.claimed().filter(|pgno| *pgno != lock);
     let (page_size, commit) = (applied.end.page_size, applied.end.commit);
     database.apply(Change { staged: draft.file(), pages: &mut pages, page_size, commit })?;
-    let mode = database.file().metadata().map_or(durable::PRIVATE_FILE, |found| found.mode() & 0o777);
-    save_position(path, to, mode)
+    save_position(path, to, mode_of(database))
+}
+
+/// Whoever may read the database may read its position.
+fn mode_of(database: &InPlace) -> u32 {
+    database.file().metadata().map_or(durable::PRIVATE_FILE, |found| found.mode() & 0o777)
 }
 
 async fn open(path: &Path) -> Result<Arc<InPlace>, RestoreError> {

@@ -43,7 +43,7 @@ async fn child() {
     let _scenario = fail::FailScenario::setup();
     match env::var_os("BROOKLET_CHILD_FOLLOWS") {
         None => restore(&dir).await.unwrap(),
-        Some(_) => follow(&dir).await.unwrap(),
+        Some(_) => drop(follow(&dir).await.unwrap()),
     }
 }
 
