@@ -19,6 +19,7 @@ pub(super) fn replica(settings: &ReplicaSettings) -> Result<Replica, CliError> {
             let storage = Arc::new(Retry::new(Arc::new(FileStorage::new(directory(directories)))));
             Ok(Replica::new(settings.name.clone(), storage, Key::ROOT, Layout::Decimal))
         }
+        Backend::S3(_) => Err(CliError::not_available("replica type \"s3\"")),
         Backend::NotBuilt { .. } => {
             settings.built()?;
             Err(CliError::not_available(format!("replica type {:?}", settings.backend.kind().name())))
@@ -67,5 +68,6 @@ fn destination(settings: &ReplicaSettings) -> Result<Destination, CliError> {
         },
         sync_interval: settings.sync_interval,
         max_segments: 0,
+        create_only: false,
     })
 }

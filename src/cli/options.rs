@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::commands::Matches;
 use super::error::CliError;
 use super::values;
+use crate::config::shown_url;
 use crate::restore::{IntegrityCheck, Target};
 use crate::types::{Timestamp, Txid};
 
@@ -277,7 +278,10 @@ pub(crate) fn restore(matches: &Matches, program: &str, now: Timestamp) -> Resul
     let output = matches.path("o");
     if let (Source::Url(url), None) = (&source, &output) {
         let message = "-o is required when restoring from a replica URL".to_owned();
-        return Err(CliError::Usage { message, hint: Some(format!("{program} restore -o /path/to/db {url}")) });
+        return Err(CliError::Usage {
+            message,
+            hint: Some(format!("{program} restore -o /path/to/db {}", shown_url(url))),
+        });
     }
     Ok(RestoreOptions {
         config: config_flags(matches),

@@ -16,7 +16,7 @@ use super::open;
 use super::render::{self, Table, seconds};
 use super::replicate::Signals;
 use super::{Context, RestoreOptions, Source};
-use crate::config::{Database, Logging, Warning, WarningKind};
+use crate::config::{Database, Logging, Warning, WarningKind, shown_url};
 use crate::ltx;
 use crate::replica::{Replica, Segment};
 use crate::restore::{
@@ -264,7 +264,7 @@ impl Command<'_> {
     fn source(&self) -> String {
         match &self.options.source {
             Source::Database(path) => path.display().to_string(),
-            Source::Url(url) => url.clone(),
+            Source::Url(url) => shown_url(url),
         }
     }
 

@@ -20,7 +20,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     // A base is read from the live database while it is sent: `capture` makes it, `upload` sends it.
     ("upload", &["types", "ltx", "durable", "storage", "spool", "replica", "capture", "status"]),
     ("restore", &["types", "ltx", "durable", "storage", "replica", "status"]),
-    ("config", &["types"]),
+    // Settings of a storage are told in the storage's own words.
+    ("config", &["types", "storage"]),
     ("daemon", &["types", "ltx", "spool", "replica", "capture", "upload", "status"]),
     (
         "cli",
@@ -44,6 +45,9 @@ const PURE: &[&str] = &[
     "restore/ranges.rs",
     "restore/claims.rs",
     "cli/flags.rs",
+    "storage/s3/providers.rs",
+    "config/s3.rs",
+    "config/url.rs",
 ];
 
 /// What a pure file has no use for.
