@@ -157,7 +157,18 @@ fn restore() -> Command {
              Defaults to use the latest available backup.",
             text(),
         ))
-        .arg(value("o", "PATH", "Output path of the restored database.\nDefaults to original DB path.", path()))
+        .arg(value(
+            "o",
+            "PATH",
+            "Output path of the restored database; - is standard output.\n\
+             Defaults to original DB path. With -all, a directory.",
+            path(),
+        ))
+        .arg(switch(
+            "all",
+            "Restore every database of the configuration file. One that fails keeps no\n\
+             other from being restored; then the exit code is 1.",
+        ))
         .arg(switch("if-db-not-exists", "Returns exit code of 0 if the database already exists."))
         .arg(switch("if-replica-exists", "Returns exit code of 0 if no backups found."))
         .arg(switch("dry-run", "Print the restore plan and exit without writing a database."))
@@ -212,7 +223,7 @@ fn restore() -> Command {
             text(),
         ))
         .arg(switch("v", "Verbose output."))
-        .override_usage("[arguments] DB_PATH\n[arguments] -o PATH REPLICA_URL")
+        .override_usage("[arguments] DB_PATH\n[arguments] -o PATH REPLICA_URL\n[arguments] -all [-o DIR]")
         .after_help(
             "# Restore latest replica for database to original location.\n\
              $ PROGRAM restore /path/to/db\n\n\

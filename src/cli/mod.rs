@@ -36,7 +36,7 @@ use flags::FlagError;
 pub use error::CliError;
 pub use options::{
     ConfigFlags, DatabasesOptions, GenerationsOptions, InfoOptions, Job, Levels, LtxOptions, ReplicateOptions,
-    RestoreOptions, Source, VersionOptions,
+    RestoreAllOptions, RestoreJob, RestoreOptions, Source, VersionOptions,
 };
 pub use settings::{Context, Subject};
 
