@@ -90,32 +90,27 @@ pub(super) async fn apply(
     trust: Trust,
     progress: &Arc<Progress>,
 ) -> Result<Applied, RestoreError> {
-    let mut ground = Some(ground);
     let newest = *plan.segments().last().expect("a plan is never empty");
     let mut coming = Coming::new(plan, fetcher.clone());
-    let mut walk: Option<Walk> = None;
-    while let Some((segment, opened, memory)) = coming.next().await? {
-        let header = opened.header(&segment)?;
-        let walk = match &mut walk {
-            Some(walk) => walk,
-            None => {
-                let ground = ground.take().expect("a walk begins once");
-                walk.insert(Walk::new(&header, fetcher, draft, ground, trust, progress).await?)
+    let (segment, opened, memory) = coming.next().await?.expect("a plan is never empty");
+    let header = opened.header(&segment)?;
+    let mut walk = Walk::new(&header, fetcher, draft, ground, trust, progress).await?;
+    let walked = async {
+        let mut arrived = Some((segment, opened, memory));
+        while let Some((segment, opened, memory)) = arrived {
+            walk.visit(segment, opened, memory).await?;
+            if walk.claims.is_complete() {
+                break;
             }
-        };
-        walk.check(&segment, &header)?;
-        match opened {
-            Opened::Whole(bytes) => walk.whole(segment, &header, bytes, memory)?,
-            Opened::Large { header, tail } if walk.proven => walk.ranges(segment, &header, tail).await?,
-            Opened::Large { .. } => walk.stream(segment).await?,
+            arrived = coming.next().await?;
         }
-        walk.pass(segment, header);
-        if walk.claims.is_complete() {
-            break;
-        }
+        walk.finish(&newest).await
+    };
+    let walked = walked.await;
+    if walked.is_err() {
+        walk.stop().await;
     }
-    drop(coming);
-    walk.expect("a plan is never empty").finish(&newest).await
+    walked
 }
 
 /// The segments of a chain from newest to oldest, opened ahead of time.
@@ -226,10 +221,20 @@ impl Walk {
         );
         let sum = sum.map_err(|source| RestoreError::Write { path: draft.path().to_path_buf(), source })?;
         let pages = Pages::new(draft, end.commit, end.page_size, ground, Arc::clone(progress))?;
+        let mut claims = Claims::new(end.commit, end.page_size);
+        let mut sum = sum;
+        if let Some(ledger) = pages.ledger() {
+            let (written, written_sum) = ledger.written();
+            progress.begin(written.len() as u64, u64::from(end.commit));
+            for pgno in written {
+                let _: bool = claims.claim(pgno);
+            }
+            sum.join(written_sum);
+        }
         Ok(Self {
             fetcher: fetcher.clone(),
             pages: Arc::new(pages),
-            claims: Claims::new(end.commit, end.page_size),
+            claims,
             proven: end.proof.is_some() && trust == Trust::Proof,
             newer: None,
             jobs: JoinSet::new(),
@@ -260,9 +265,32 @@ impl Walk {
         Ok(())
     }
 
-    fn pass(&mut self, segment: Segment, header: Header) {
+    /// Takes from a segment what nobody else provides.
+    async fn visit(
+        &mut self,
+        segment: Segment,
+        opened: Opened,
+        memory: Option<OwnedSemaphorePermit>,
+    ) -> Result<(), RestoreError> {
+        let header = opened.header(&segment)?;
+        self.check(&segment, &header)?;
+        match opened {
+            Opened::Whole(bytes) => self.whole(segment, &header, bytes, memory)?,
+            Opened::Large { header, tail } if self.proven => self.ranges(segment, &header, tail).await?,
+            Opened::Large { .. } => self.stream(segment).await?,
+        }
         self.claims.pass(header.commit);
         self.newer = Some((segment, header));
+        Ok(())
+    }
+
+    /// Ends all jobs. Afterwards nobody writes to the draft any more.
+    async fn stop(&mut self) {
+        self.jobs.abort_all();
+        while self.jobs.join_next().await.is_some() {}
+        // A write under way outlives the task that waits for it, and holds one of these.
+        let all = u32::try_from(self.fetcher.parallelism()).expect("there are few");
+        let _quiet = self.ranges.acquire_many(all).await;
     }
 
     /// A small segment: claim by its index, then check and write in the background.
@@ -319,6 +347,8 @@ impl Walk {
             let bytes = fetcher.read(&segment, run.range.clone()).await?;
             let written = tokio::task::spawn_blocking(move || {
                 let sum = pages.frames(&segment, &bytes, run.range.start, &run.entries);
+                // Whoever waits for all permits relies on this having let go of the draft.
+                drop(pages);
                 drop(permit);
                 sum
             });
@@ -367,7 +397,7 @@ impl Walk {
         Ok(())
     }
 
-    async fn finish(mut self, newest: &Segment) -> Result<Applied, RestoreError> {
+    async fn finish(&mut self, newest: &Segment) -> Result<Applied, RestoreError> {
         while let Some(job) = self.jobs.join_next().await {
             self.sum.join(joined(job)?);
         }

@@ -101,7 +101,7 @@ impl Follower {
         progress: &Arc<Progress>,
     ) -> Result<Self, RestoreError> {
         let candidate = survey::look(replica, Target::Latest).await?;
-        let (draft, _) = fill_draft(&candidate.plan, &fetcher, &output, progress).await?;
+        let (draft, _) = fill_draft(&candidate, &fetcher, &output, progress).await?;
         verify::check(draft.path(), options.integrity_check).await?;
         let position = candidate.plan.end();
         let prepared = {

@@ -10,8 +10,8 @@
 //! moment shows half of each, SQLite first folds the old WAL into the old file;
 //! only then is it removed, and only then the name changes hands.
 //!
-//! A crash can leave the draft, `<target>.<16 hex digits>.tmp`. The next restore
-//! to the same target removes it.
+//! A crash can leave drafts, `<target>.<16 hex digits>.tmp`. The next restore to
+//! the same target takes them up (see [`super::work`]) or removes them.
 
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
@@ -138,8 +138,20 @@ impl Output {
     /// Starts the draft. Nobody else can read it while it is being written.
     pub(super) fn draft(&self) -> Result<Draft, OutputError> {
         durable::create_dir_all(durable::parent(&self.path), durable::PRIVATE_DIR)?;
-        durable::remove_stale_drafts_of(&self.path)?;
+        self.sweep()?;
         Ok(Draft::create(&self.path, durable::PRIVATE_FILE)?)
+    }
+
+    /// Starts the draft with this tag, or takes it up; `None` if somebody else has it.
+    pub(super) fn draft_of(&self, tag: u64) -> Result<Option<Draft>, OutputError> {
+        durable::create_dir_all(durable::parent(&self.path), durable::PRIVATE_DIR)?;
+        Ok(Draft::take_up(&self.path, tag)?)
+    }
+
+    /// Removes the drafts that nobody has.
+    pub(super) fn sweep(&self) -> Result<(), OutputError> {
+        durable::remove_stale_drafts_of(&self.path)?;
+        Ok(())
     }
 
     /// Puts the complete draft at the target.

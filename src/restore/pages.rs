@@ -24,12 +24,13 @@ use crate::ltx;
 use crate::ltx::index::Entry;
 use crate::ltx::{Decoder, decode_frame};
 use crate::replica::Segment;
-use crate::types::{PageSize, Pgno, RollingChecksum, lock_page, page_checksum};
+use crate::types::{Checksum, PageSize, Pgno, RollingChecksum, lock_page, page_checksum};
 
 use super::claims::Claims;
 use super::error::RestoreError;
 use super::fetch::damaged;
 use super::local::{Local, truth};
+use super::work::Ledger;
 
 /// How far a restore has come; written by its jobs, read by whoever shows it.
 #[derive(Debug, Default)]
@@ -44,9 +45,10 @@ impl Progress {
         (self.pages.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
     }
 
-    /// A restore (again) begins to write a database of this many pages.
-    fn begin(&self, total: u64) {
-        self.pages.store(0, Ordering::Relaxed);
+    /// A restore (again) begins to write a database of this many pages, of which
+    /// some are there.
+    pub(super) fn begin(&self, pages: u64, total: u64) {
+        self.pages.store(pages, Ordering::Relaxed);
         self.total.store(total, Ordering::Relaxed);
     }
 }
@@ -55,10 +57,20 @@ impl Progress {
 pub(super) enum Ground {
     /// Nothing: the draft is new.
     Nothing,
+    /// A part of the result, and zeros elsewhere.
+    Begun(Arc<Ledger>),
     /// An older database, which this file holds and keeps. Its pages that nobody
     /// provides are pages of the result, and the draft holds them already or need
     /// not hold them.
     Older(Arc<File>, Local),
+}
+
+/// What a job has written.
+#[derive(Default)]
+struct Done {
+    sum: RollingChecksum,
+    /// Each page with its checksum, if they are to be remembered.
+    entries: Option<Vec<(Pgno, Checksum)>>,
 }
 
 /// The draft as a set of pages.
@@ -67,6 +79,9 @@ pub(super) struct Pages {
     path: PathBuf,
     page_size: PageSize,
     ground: Ground,
+    ledger: Option<Arc<Ledger>>,
+    /// The draft was empty, so that what is not written is zeros.
+    blank: bool,
     progress: Arc<Progress>,
 }
 
@@ -85,10 +100,15 @@ impl Pages {
         Ok(sum)
     }
 
+    /// What was begun before.
+    pub(super) fn ledger(&self) -> Option<&Ledger> {
+        self.ledger.as_deref()
+    }
+
     /// How many pages an older database provides.
     pub(super) fn ground_pages(&self) -> u32 {
         match &self.ground {
-            Ground::Nothing => 0,
+            Ground::Nothing | Ground::Begun(_) => 0,
             Ground::Older(_, local) => local.pages,
         }
     }
@@ -104,12 +124,17 @@ impl Pages {
     ) -> Result<Self, RestoreError> {
         let path = draft.path().to_path_buf();
         let prepared = draft.file().try_clone().and_then(|file| {
+            let blank = file.metadata()?.len() == 0;
             file.set_len(u64::from(commit) * u64::from(page_size.get()))?;
-            Ok(file)
+            Ok((file, blank))
         });
-        let file = prepared.map_err(|source| RestoreError::Write { path: path.clone(), source })?;
-        progress.begin(u64::from(commit));
-        Ok(Self { file, path, page_size, ground, progress })
+        let (file, blank) = prepared.map_err(|source| RestoreError::Write { path: path.clone(), source })?;
+        let ledger = match &ground {
+            Ground::Begun(ledger) if ledger.remembers() => Some(Arc::clone(ledger)),
+            Ground::Begun(_) | Ground::Nothing | Ground::Older(..) => None,
+        };
+        progress.begin(0, u64::from(commit));
+        Ok(Self { file, path, page_size, ground, ledger, blank, progress })
     }
 
     /// The claimed pages of a segment that is all there. Every byte of it is
@@ -120,8 +145,10 @@ impl Pages {
         bytes: &[u8],
         claimed: &[Pgno],
     ) -> Result<RollingChecksum, RestoreError> {
-        let mut claimed = claimed.iter().copied().peekable();
-        self.decode(segment, bytes, |pgno| claimed.next_if_eq(&pgno).is_some())
+        let mut wanted = claimed.iter().copied().peekable();
+        let mut done = self.to_be_recorded();
+        self.decode(segment, bytes, |pgno| wanted.next_if_eq(&pgno).is_some(), &mut done)?;
+        self.record(done)
     }
 
     /// A segment as it arrives, claiming while it is read. Every byte of it is
@@ -132,7 +159,10 @@ impl Pages {
         bytes: mpsc::Receiver<Bytes>,
         claims: &mut Claims,
     ) -> Result<RollingChecksum, RestoreError> {
-        self.decode(segment, Arriving { bytes, current: Bytes::new() }, |pgno| claims.claim(pgno))
+        // There may be any number of pages, so they are not listed.
+        let mut done = Done::default();
+        self.decode(segment, Arriving { bytes, current: Bytes::new() }, |pgno| claims.claim(pgno), &mut done)?;
+        Ok(done.sum)
     }
 
     fn decode(
@@ -140,16 +170,16 @@ impl Pages {
         segment: &Segment,
         input: impl Read,
         mut wanted: impl FnMut(Pgno) -> bool,
-    ) -> Result<RollingChecksum, RestoreError> {
-        let mut sum = RollingChecksum::default();
+        done: &mut Done,
+    ) -> Result<(), RestoreError> {
         let mut page = Vec::new();
         let mut decoder = Decoder::new(input).map_err(damaged(segment))?;
         while let Some(pgno) = decoder.next_page(&mut page).map_err(damaged(segment))? {
             if wanted(pgno) {
-                self.put(pgno, &page, &mut sum)?;
+                self.put(pgno, &page, done)?;
             }
         }
-        Ok(sum)
+        Ok(())
     }
 
     /// Some pages of a segment: `bytes` begin at `start` in it and hold the
@@ -162,7 +192,7 @@ impl Pages {
         start: u64,
         entries: &[Entry],
     ) -> Result<RollingChecksum, RestoreError> {
-        let mut sum = RollingChecksum::default();
+        let mut done = self.to_be_recorded();
         let mut page = Vec::new();
         for entry in entries {
             let at = usize::try_from(entry.offset - start).ok();
@@ -172,23 +202,40 @@ impl Pages {
             if pgno != entry.pgno {
                 return Err(damaged(segment)(ltx::Error::Index { reason: "disagrees with the pages" }));
             }
-            self.put(pgno, &page, &mut sum)?;
+            self.put(pgno, &page, &mut done)?;
         }
-        Ok(sum)
+        self.record(done)
     }
 
-    fn put(&self, pgno: Pgno, page: &[u8], sum: &mut RollingChecksum) -> Result<(), RestoreError> {
-        self.take_out(pgno, sum)
+    fn to_be_recorded(&self) -> Done {
+        Done { entries: self.ledger.is_some().then(Vec::new), ..Done::default() }
+    }
+
+    /// Remembers what was written; gives its checksum.
+    fn record(&self, done: Done) -> Result<RollingChecksum, RestoreError> {
+        if let (Some(ledger), Some(entries)) = (&self.ledger, done.entries) {
+            let recorded = ledger.record(&entries, done.sum);
+            recorded.map_err(|source| RestoreError::Write { path: self.path.clone(), source })?;
+        }
+        Ok(done.sum)
+    }
+
+    fn put(&self, pgno: Pgno, page: &[u8], done: &mut Done) -> Result<(), RestoreError> {
+        self.take_out(pgno, &mut done.sum)
             .and_then(|()| {
-                // A new draft is zeros already; left out, they take no room.
-                if matches!(self.ground, Ground::Nothing) && page.iter().all(|byte| *byte == 0) {
+                // Zeros that are there already take no room if left out.
+                if self.blank && page.iter().all(|byte| *byte == 0) {
                     return Ok(());
                 }
                 durable::point("restore::before-page")?;
                 self.file.write_all_at(page, pgno.offset(self.page_size))
             })
             .map_err(|source| RestoreError::Write { path: self.path.clone(), source })?;
-        sum.toggle(page_checksum(pgno, page));
+        let checksum = page_checksum(pgno, page);
+        done.sum.toggle(checksum);
+        if let Some(entries) = &mut done.entries {
+            entries.push((pgno, checksum));
+        }
         self.progress.pages.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

@@ -186,7 +186,7 @@ impl Command<'_> {
     }
 
     fn report(&self, report: &Report, elapsed: Duration) -> Summary {
-        let Candidate { replica, plan, time, neighbours } = &report.candidate;
+        let Candidate { replica, plan, time, neighbours, .. } = &report.candidate;
         let checked = match report.evidence {
             Evidence::Database => "database checksum",
             Evidence::Files => "file checksums",
