@@ -5,6 +5,10 @@
 //! and the result has the checksum that was recorded for the whole database, or
 //! nothing comes of it. So a wrong guess costs time and never a wrong database.
 //!
+//! That checksum is LTX's: the XOR of the pages' CRCs. It does not notice the same
+//! bits flipped at the same place of an even number of pages. Nobody's accidents
+//! look like this, but whoever has patched a file in that way must not build on it.
+//!
 //! Which point it shows is found by its own checksum among those that the
 //! segments carry. Without such checksums, or if it shows no point of this
 //! history, everything is fetched, and the log says why.

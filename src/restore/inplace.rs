@@ -93,6 +93,12 @@ impl InPlace {
         let refused = |source| InPlaceError::Lock { path: path.to_path_buf(), source };
         let connection = Connection::open_with_flags(path, flags).map_err(refused)?;
         connection.busy_timeout(BUSY).map_err(refused)?;
+        // In WAL mode the lock would keep no reader out. Somebody must have asked
+        // for it, because a followed database is never in it.
+        let mode = |sql| connection.query_row(sql, [], |row| row.get::<_, String>(0)).map_err(refused);
+        if mode("PRAGMA journal_mode")? == "wal" {
+            mode("PRAGMA journal_mode=DELETE")?;
+        }
         let database = Self { connection: Mutex::new(connection), file: Arc::new(file), path: path.to_path_buf() };
         database.locked(|| Ok(()))?;
         Ok(database)
@@ -124,6 +130,10 @@ impl InPlace {
 
     fn apply_locked(&self, change: Change<'_>) -> Result<(), InPlaceError> {
         let old = Old::of(&self.file).map_err(io_error("read", &self.path))?;
+        if old.in_wal_mode {
+            let found = io::Error::other("somebody has put it into WAL mode: start following it again");
+            return Err(io_error("change", &self.path)(found));
+        }
         let pages: Vec<Pgno> = change.pages.collect();
         let journal = beside(&self.path, "-journal");
         self.point("follow::before-journal")?;
@@ -215,6 +225,7 @@ struct Old {
     page_size: PageSize,
     pages: u32,
     counter: u32,
+    in_wal_mode: bool,
 }
 
 impl Old {
@@ -223,7 +234,7 @@ impl Old {
         file.read_exact_at(&mut start, 0)?;
         let page_size = page_size(&start).ok_or_else(|| io::Error::other("it is not a database any more"))?;
         let pages = u32::try_from(file.metadata()?.len() / u64::from(page_size.get())).map_err(io::Error::other)?;
-        Ok(Self { page_size, pages, counter: counter(&start) })
+        Ok(Self { page_size, pages, counter: counter(&start), in_wal_mode: start[18..20] != [1, 1] })
     }
 }
 

@@ -51,7 +51,7 @@ fn one(options: &RestoreOptions, context: &Context) -> Result<(), CliError> {
     let subject = context.subject(&options.source, &options.config)?;
     start_log(options, context, subject.logging, &subject.warnings)?;
     let runtime = super::runtime()?;
-    let summary = match options.to_stdout() {
+    let summary = match options.to_stdout() && !options.dry_run {
         true => {
             let scratch = Scratch::new()?;
             runtime.block_on(of_subject(options, context, &subject, Some(scratch.path())))?;

@@ -294,6 +294,31 @@ async fn what_is_not_the_followed_database_is_written_anew() {
     assert_eq!(place.rows(), expected(&source.history, 6));
 }
 
+/// In WAL mode our lock would keep no reader out.
+#[tokio::test]
+async fn a_followed_database_is_taken_out_of_wal_mode() {
+    let mut source = Source::new(4096, true);
+    (2..=5).for_each(|n| source.row(n));
+    let place = Place::new();
+    place.show(&source.history).await;
+    let to_wal = || {
+        let ran = std::process::Command::new("sqlite3").arg(place.path()).arg("PRAGMA journal_mode=WAL").output();
+        assert_eq!(ran.unwrap().stdout, b"wal\n");
+    };
+    let mut follower = place.start().await.unwrap();
+    to_wal();
+    source.row(6);
+    place.show(&source.history).await;
+    let refused = follower.step().await.unwrap_err().to_string();
+    assert!(refused.starts_with("cannot change "), "{refused}");
+    drop(follower);
+    let mut follower = place.start().await.unwrap();
+    follower.step().await.unwrap().unwrap();
+    assert_eq!(place.rows(), expected(&source.history, 6));
+    assert_eq!(place.names(), ["app.db", "app.db-txid"]);
+    assert_eq!(fs::read(place.path()).unwrap()[18..20], [1, 1]);
+}
+
 #[tokio::test]
 async fn what_cannot_be_followed_is_refused() {
     let mut source = Source::new(4096, true);
