@@ -65,6 +65,7 @@ async fn demo(dir: &Path) -> Result<(), Box<dyn Error>> {
     let options = restore::Options {
         target: Target::Latest,
         overwrite: false,
+        delta: false,
         parallelism: 8,
         limits: Limits::default(),
         integrity_check: IntegrityCheck::Full,

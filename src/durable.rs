@@ -83,7 +83,8 @@ pub struct Draft {
     file: File,
     temp: PathBuf,
     target: PathBuf,
-    /// The temporary name is gone: the content is at `target`.
+    /// The temporary name is gone, because the content is at `target`, or is to
+    /// stay.
     named: bool,
 }
 
@@ -112,6 +113,24 @@ impl Draft {
             }
             return Ok(draft);
         }
+    }
+
+    /// Takes up the draft of `target` with this tag, which a crash or
+    /// [`leave`](Self::leave) has left, or starts it, private to its owner. `None`
+    /// if somebody is writing it.
+    pub fn take_up(target: &Path, tag: u64) -> Result<Option<Self>> {
+        let temp = temp_name_of(target, tag);
+        point("durable::before-create").map_err(Error::of("create", &temp))?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(PRIVATE_FILE);
+        let file = options.open(&temp).map_err(Error::of("create", &temp))?;
+        let free = claim(&file);
+        Ok(free.then(|| Self { file, temp, target: target.to_path_buf(), named: false }))
+    }
+
+    /// Lets the draft be, for somebody to take it up.
+    pub fn leave(mut self) {
+        self.named = true;
     }
 
     /// The open file: for writing at an offset, and for times and owner.
@@ -259,7 +278,10 @@ fn is_draft_name(name: &str) -> bool {
 fn temp_name(target: &Path) -> PathBuf {
     // The standard library seeds each of these differently; `create_new` settles
     // the rest.
-    let unique = RandomState::new().build_hasher().finish();
+    temp_name_of(target, RandomState::new().build_hasher().finish())
+}
+
+fn temp_name_of(target: &Path, unique: u64) -> PathBuf {
     let mut name = target.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{unique:016x}{TEMP_SUFFIX}"));
     target.with_file_name(name)

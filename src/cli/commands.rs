@@ -173,11 +173,27 @@ fn restore() -> Command {
              Defaults to use the latest available backup.",
             text(),
         ))
-        .arg(value("o", "PATH", "Output path of the restored database.\nDefaults to original DB path.", path()))
+        .arg(value(
+            "o",
+            "PATH",
+            "Output path of the restored database; - is standard output.\n\
+             Defaults to original DB path. With -all, a directory.",
+            path(),
+        ))
+        .arg(switch(
+            "all",
+            "Restore every database of the configuration file. One that fails keeps no\n\
+             other from being restored; then the exit code is 1.",
+        ))
         .arg(switch("if-db-not-exists", "Returns exit code of 0 if the database already exists."))
         .arg(switch("if-replica-exists", "Returns exit code of 0 if no backups found."))
         .arg(switch("dry-run", "Print the restore plan and exit without writing a database."))
         .arg(switch("force", "Overwrite an existing output database and SQLite sidecar files."))
+        .arg(switch(
+            "delta",
+            "Build upon the database that is at the output: fetch only what changed since.\n\
+             Fetches everything if the replica does not know that database.",
+        ))
         .arg(switch("json", "Output raw JSON summary on successful restore."))
         .arg(value(
             "replica",
@@ -198,11 +214,15 @@ fn restore() -> Command {
              MODE is one of: none, quick, full.\nDefaults to none.",
             text(),
         ))
-        .arg(switch("f", "Follow mode: keep applying new changes.\nNot available in this version."))
+        .arg(switch(
+            "f",
+            "Follow mode: keep the restored database up to date until stopped.\n\
+             Readers must open it read-only.",
+        ))
         .arg(value(
             "follow-interval",
             "DURATION",
-            "Polling interval for follow mode.\nNot available in this version.",
+            "Polling interval for follow mode.\nDefaults to 1s.",
             parser(values::duration),
         ))
         .arg(value(
@@ -219,7 +239,7 @@ fn restore() -> Command {
             text(),
         ))
         .arg(switch("v", "Verbose output."))
-        .override_usage("[arguments] DB_PATH\n[arguments] -o PATH REPLICA_URL")
+        .override_usage("[arguments] DB_PATH\n[arguments] -o PATH REPLICA_URL\n[arguments] -all [-o DIR]")
         .after_help(
             "# Restore latest replica for database to original location.\n\
              $ PROGRAM restore /path/to/db\n\n\

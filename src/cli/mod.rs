@@ -38,7 +38,7 @@ use flags::FlagError;
 pub use error::CliError;
 pub use options::{
     ConfigFlags, DatabasesOptions, DoctorOptions, GenerationsOptions, InfoOptions, Job, Levels, LtxOptions,
-    ReplicateOptions, RestoreOptions, Source, VersionOptions,
+    ReplicateOptions, RestoreAllOptions, RestoreJob, RestoreOptions, Source, VersionOptions,
 };
 pub use settings::{Context, Subject};
 

@@ -1,7 +1,8 @@
 //! What each command was asked to do, as typed values. Pure: flags in, options
 //! or the reason why they make no sense out; the first problem is reported.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::commands::Matches;
 use super::error::CliError;
@@ -156,12 +157,54 @@ pub struct RestoreOptions {
     pub dry_run: bool,
     /// Replace what is at the output.
     pub force: bool,
+    /// Bring what is at the output up to date.
+    pub delta: bool,
+    /// Keep it up to date, looking at the replica this often.
+    pub follow: Option<Duration>,
     /// Print JSON; logs go to stderr.
     pub json: bool,
     /// Check of the result.
     pub integrity_check: IntegrityCheck,
     /// Log more.
     pub verbose: bool,
+}
+
+impl RestoreOptions {
+    /// The output is standard output.
+    pub(crate) fn to_stdout(&self) -> bool {
+        self.output.as_deref() == Some(Path::new("-"))
+    }
+}
+
+/// `restore -all`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestoreAllOptions {
+    /// The directory that the databases go to, if not to where they are configured.
+    pub dir: Option<PathBuf>,
+    /// Everything that is the same for each.
+    template: RestoreOptions,
+}
+
+impl RestoreAllOptions {
+    /// What is the same for each database; source and output are not.
+    pub(crate) fn template(&self) -> &RestoreOptions {
+        &self.template
+    }
+
+    /// The options for one of them.
+    pub(crate) fn of(&self, database: &Path, output: PathBuf) -> RestoreOptions {
+        let source = Source::Database(database.to_path_buf());
+        RestoreOptions { source, output: Some(output), ..self.template.clone() }
+    }
+}
+
+/// What to restore.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RestoreJob {
+    /// One database.
+    One(RestoreOptions),
+    /// All databases of a config.
+    All(RestoreAllOptions),
 }
 
 /// `version`.
@@ -282,11 +325,31 @@ pub(crate) fn replicate(matches: &Matches) -> Result<ReplicateOptions, CliError>
     })
 }
 
-pub(crate) fn restore(matches: &Matches, program: &str, now: Timestamp) -> Result<RestoreOptions, CliError> {
-    let source = source(matches, &format!("{program} restore -o /path/to/db s3://bucket/prefix"))?;
-    if matches.on("f") || matches.duration("follow-interval").is_some() {
-        return Err(CliError::not_available("follow mode (-f)"));
+pub(crate) fn restore(matches: &Matches, program: &str, now: Timestamp) -> Result<RestoreJob, CliError> {
+    if !matches.on("all") {
+        let source = source(matches, &format!("{program} restore -o /path/to/db s3://bucket/prefix"))?;
+        return restore_of(matches, program, source, now).map(RestoreJob::One);
     }
+    if !matches.words().is_empty() {
+        return Err(CliError::usage(
+            "cannot specify a database or a replica URL with -all: it means those of the config",
+        ));
+    }
+    let template = restore_of(matches, program, Source::Database(PathBuf::new()), now)?;
+    let alone = [
+        ("-txid", matches!(template.target, Target::Txid(_))),
+        ("-f", template.follow.is_some()),
+        ("-dry-run", template.dry_run),
+        ("-o -", template.to_stdout()),
+    ];
+    if let Some((flag, _)) = alone.into_iter().find(|(_, given)| *given) {
+        return Err(CliError::usage(format!("cannot specify -all with {flag}: that is for one database")));
+    }
+    Ok(RestoreJob::All(RestoreAllOptions { dir: template.output.clone(), template }))
+}
+
+fn restore_of(matches: &Matches, program: &str, source: Source, now: Timestamp) -> Result<RestoreOptions, CliError> {
+    let follow = follow(matches)?;
     for flag in ["generation", "index"] {
         if matches.text(flag).is_some() {
             return Err(CliError::not_available(format!("restoring a Litestream 0.3 backup (-{flag})")));
@@ -306,7 +369,7 @@ pub(crate) fn restore(matches: &Matches, program: &str, now: Timestamp) -> Resul
             hint: Some(format!("{program} restore -o /path/to/db {}", shown_url(url))),
         });
     }
-    Ok(RestoreOptions {
+    let options = RestoreOptions {
         config: config_flags(matches),
         source,
         output,
@@ -317,11 +380,46 @@ pub(crate) fn restore(matches: &Matches, program: &str, now: Timestamp) -> Resul
         parallelism: matches.get("parallelism").unwrap_or(DEFAULT_PARALLELISM),
         dry_run: matches.on("dry-run"),
         force: matches.on("force"),
+        delta: matches.on("delta"),
+        follow,
         json: matches.on("json"),
         integrity_check,
         verbose: matches.on("v"),
-    })
+    };
+    let at_a_file = [
+        ("-f", options.follow.is_some()),
+        ("-delta", options.delta),
+        ("-json", options.json && !options.dry_run),
+        ("-if-db-not-exists", options.if_db_not_exists),
+    ];
+    match at_a_file.into_iter().find(|(_, given)| *given && options.to_stdout()) {
+        Some((flag, _)) => Err(CliError::usage(format!("cannot specify {flag} with -o -: the output is no file"))),
+        None => Ok(options),
+    }
 }
+
+/// `-f` and how often.
+fn follow(matches: &Matches) -> Result<Option<Duration>, CliError> {
+    if !matches.on("f") {
+        return match matches.duration("follow-interval") {
+            Some(_) => Err(CliError::usage("cannot specify -follow-interval without -f")),
+            None => Ok(None),
+        };
+    }
+    let refused = ["timestamp"].into_iter().filter(|flag| matches.text(flag).is_some());
+    let refused = refused.chain(["dry-run", "delta"].into_iter().filter(|flag| matches.on(flag)));
+    let txid = matches.get::<TxidLimit>("txid").is_some_and(|limit| limit.0.is_some());
+    if let Some(flag) = refused.chain(txid.then_some("txid")).next() {
+        return Err(CliError::usage(format!("cannot specify -f with -{flag}: a database follows the newest state")));
+    }
+    match matches.duration("follow-interval").unwrap_or(DEFAULT_FOLLOW_INTERVAL) {
+        Duration::ZERO => Err(CliError::usage("-follow-interval must be longer than 0")),
+        interval => Ok(Some(interval)),
+    }
+}
+
+/// As in Litestream.
+const DEFAULT_FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// As in Litestream 0.3, where it counted downloads of WAL files.
 const DEFAULT_PARALLELISM: usize = 8;
@@ -350,6 +448,13 @@ mod tests {
         let command = commands::find(&words.next().unwrap()).unwrap();
         let words: Vec<String> = words.collect();
         Matches::parse(command, &words).unwrap_or_else(|error| panic!("{line}: {error}"))
+    }
+
+    fn one(matches: &Matches) -> RestoreOptions {
+        match restore(matches, "p", NOW).unwrap() {
+            RestoreJob::One(options) => options,
+            RestoreJob::All(_) => panic!("all"),
+        }
     }
 
     /// The error, and the hint after a slash.
@@ -395,7 +500,20 @@ mod tests {
                 "restore -txid 1 -timestamp 2024-01-01T00:00:00Z db",
                 "cannot specify both -txid and -timestamp: choose one",
             ),
-            ("restore -f db", "follow mode (-f) is not available in this version"),
+            ("restore -f -txid 1 db", "cannot specify -f with -txid: a database follows the newest state"),
+            ("restore -f -timestamp now db", "cannot specify -f with -timestamp: a database follows the newest state"),
+            ("restore -f -dry-run db", "cannot specify -f with -dry-run: a database follows the newest state"),
+            ("restore -f -delta db", "cannot specify -f with -delta: a database follows the newest state"),
+            ("restore -f -follow-interval 0 db", "-follow-interval must be longer than 0"),
+            ("restore -all db", "cannot specify a database or a replica URL with -all: it means those of the config"),
+            ("restore -all -txid 1", "cannot specify -all with -txid: that is for one database"),
+            ("restore -all -f", "cannot specify -all with -f: that is for one database"),
+            ("restore -all -dry-run", "cannot specify -all with -dry-run: that is for one database"),
+            ("restore -all -o -", "cannot specify -all with -o -: that is for one database"),
+            ("restore -o - -f db", "cannot specify -f with -o -: the output is no file"),
+            ("restore -o - -delta db", "cannot specify -delta with -o -: the output is no file"),
+            ("restore -o - -json db", "cannot specify -json with -o -: the output is no file"),
+            ("restore -follow-interval 1s db", "cannot specify -follow-interval without -f"),
             (
                 "restore -generation 0011223344556677 db",
                 "restoring a Litestream 0.3 backup (-generation) is not available in this version",
@@ -421,21 +539,39 @@ mod tests {
 
     #[test]
     fn restore_defaults_are_those_of_the_original() {
-        let options = restore(&matches("restore db"), "p", NOW).unwrap();
+        let options = one(&matches("restore db"));
         assert_eq!(options.source, Source::Database("db".into()));
         assert_eq!((options.target, options.parallelism), (Target::Latest, 8));
         assert_eq!((options.output, options.replica), (None, None));
         assert!(options.config.expand_env);
         assert_eq!(options.integrity_check, IntegrityCheck::None);
-        let zero = restore(&matches("restore -txid 0000000000000000 db"), "p", NOW).unwrap();
+        let zero = one(&matches("restore -txid 0000000000000000 db"));
         assert_eq!(zero.target, Target::Latest);
+    }
+
+    #[test]
+    fn following_has_an_interval() {
+        let follow = |line: &str| one(&matches(line)).follow;
+        assert_eq!(follow("restore -f db"), Some(Duration::from_secs(1)));
+        assert_eq!(follow("restore -f -follow-interval 250ms -txid 0 db"), Some(Duration::from_millis(250)));
+        assert_eq!(follow("restore db"), None);
+    }
+
+    #[test]
+    fn all_databases_share_the_flags() {
+        let job = restore(&matches("restore -all -config c -o out -force"), "p", NOW).unwrap();
+        let RestoreJob::All(options) = job else { panic!("one") };
+        assert_eq!(options.dir.as_deref(), Some(Path::new("out")));
+        let each = options.of(Path::new("/x.db"), "out/x.db".into());
+        assert_eq!((each.source, each.output), (Source::Database("/x.db".into()), Some("out/x.db".into())));
+        assert!(each.force && each.config.path.is_some());
     }
 
     #[test]
     fn every_restore_flag_arrives() {
         let line = "restore -config c -no-expand-env -o out -if-db-not-exists -if-replica-exists -parallelism 3 \
-                    -txid 2a -replica r -dry-run -force -json -integrity-check quick -v db";
-        let options = restore(&matches(line), "p", NOW).unwrap();
+                    -txid 2a -replica r -dry-run -force -delta -json -integrity-check quick -v db";
+        let options = one(&matches(line));
         let expected = RestoreOptions {
             config: ConfigFlags { path: Some("c".into()), expand_env: false },
             source: Source::Database("db".into()),
@@ -447,6 +583,8 @@ mod tests {
             parallelism: 3,
             dry_run: true,
             force: true,
+            delta: true,
+            follow: None,
             json: true,
             integrity_check: IntegrityCheck::Quick,
             verbose: true,

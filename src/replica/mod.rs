@@ -24,7 +24,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::ltx::{self, Header, Level, Trailer};
 use crate::storage::{self, Body, ErrorKind, Key, LIST_PAGE, Put, PutOptions, Storage};
-use crate::types::{Timestamp, TxidRange};
+use crate::types::{Timestamp, Txid, TxidRange};
 
 pub use generations::Run;
 pub use keys::Layout;
@@ -145,9 +145,19 @@ impl Replica {
 
     /// The segments of one level, ascending.
     pub async fn list(&self, level: Level) -> Result<Vec<Segment>> {
+        self.list_from(level, None).await
+    }
+
+    /// The segments of one level that begin after a transaction, ascending.
+    pub async fn list_after(&self, level: Level, txid: Txid) -> Result<Vec<Segment>> {
+        // Whatever begins there sorts before this, which cannot exist.
+        let last = TxidRange::new(txid, Txid::MAX).expect("nothing is above the last");
+        self.list_from(level, Some(self.key(level, last))).await
+    }
+
+    async fn list_from(&self, level: Level, mut after: Option<Key>) -> Result<Vec<Segment>> {
         let folder = self.folder(level);
         let mut segments = Vec::new();
-        let mut after = None;
         loop {
             let page = self.storage.list(&folder, after.as_ref()).await?;
             let last = page.last().map(|object| object.key.clone());

@@ -36,7 +36,7 @@ use crate::types::{Pgno, RollingChecksum};
 use super::claims::Claims;
 use super::error::RestoreError;
 use super::fetch::{Fetcher, Limits, Opened, damaged};
-use super::pages::{Pages, Progress};
+use super::pages::{Ground, Pages, Progress};
 use super::plan::Plan;
 use super::unpanicked;
 
@@ -70,36 +70,47 @@ pub enum Evidence {
     Files,
 }
 
+/// What was applied.
+pub(super) struct Applied {
+    pub(super) evidence: Evidence,
+    /// The checksum of the database at the end of the chain.
+    pub(super) sum: RollingChecksum,
+    /// The pages that the segments provided.
+    pub(super) written: Claims,
+    /// What the newest segment says.
+    pub(super) end: Header,
+}
+
 /// Writes the pages at the end of the chain into the draft.
 pub(super) async fn apply(
     plan: &Plan,
     fetcher: &Fetcher,
     draft: &Draft,
+    ground: Ground,
     trust: Trust,
     progress: &Arc<Progress>,
-) -> Result<Evidence, RestoreError> {
+) -> Result<Applied, RestoreError> {
     let newest = *plan.segments().last().expect("a plan is never empty");
     let mut coming = Coming::new(plan, fetcher.clone());
-    let mut walk: Option<Walk> = None;
-    while let Some((segment, opened, memory)) = coming.next().await? {
-        let header = opened.header(&segment)?;
-        let walk = match &mut walk {
-            Some(walk) => walk,
-            None => walk.insert(Walk::new(&header, fetcher, draft, trust, progress)?),
-        };
-        walk.check(&segment, &header)?;
-        match opened {
-            Opened::Whole(bytes) => walk.whole(segment, &header, bytes, memory)?,
-            Opened::Large { header, tail } if walk.proven => walk.ranges(segment, &header, tail).await?,
-            Opened::Large { .. } => walk.stream(segment).await?,
+    let (segment, opened, memory) = coming.next().await?.expect("a plan is never empty");
+    let header = opened.header(&segment)?;
+    let mut walk = Walk::new(&header, fetcher, draft, ground, trust, progress).await?;
+    let walked = async {
+        let mut arrived = Some((segment, opened, memory));
+        while let Some((segment, opened, memory)) = arrived {
+            walk.visit(segment, opened, memory).await?;
+            if walk.claims.is_complete() {
+                break;
+            }
+            arrived = coming.next().await?;
         }
-        walk.pass(segment, header);
-        if walk.claims.is_complete() {
-            break;
-        }
+        walk.finish(&newest).await
+    };
+    let walked = walked.await;
+    if walked.is_err() {
+        walk.stop().await;
     }
-    drop(coming);
-    walk.expect("a plan is never empty").finish(&newest).await
+    walked
 }
 
 /// The segments of a chain from newest to oldest, opened ahead of time.
@@ -192,23 +203,43 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(
+    async fn new(
         end: &Header,
         fetcher: &Fetcher,
         draft: &Draft,
+        ground: Ground,
         trust: Trust,
         progress: &Arc<Progress>,
     ) -> Result<Self, RestoreError> {
-        let pages = Pages::new(draft, end.commit, end.page_size, Arc::clone(progress))?;
+        let commit = end.commit;
+        let (ground, sum) = unpanicked(
+            tokio::task::spawn_blocking(move || {
+                let sum = Pages::ground_sum(&ground, commit);
+                (ground, sum)
+            })
+            .await,
+        );
+        let sum = sum.map_err(|source| RestoreError::Write { path: draft.path().to_path_buf(), source })?;
+        let pages = Pages::new(draft, end.commit, end.page_size, ground, Arc::clone(progress))?;
+        let mut claims = Claims::new(end.commit, end.page_size);
+        let mut sum = sum;
+        if let Some(ledger) = pages.ledger() {
+            let (written, written_sum) = ledger.written();
+            progress.begin(written.len() as u64, u64::from(end.commit));
+            for pgno in written {
+                let _: bool = claims.claim(pgno);
+            }
+            sum.join(written_sum);
+        }
         Ok(Self {
             fetcher: fetcher.clone(),
             pages: Arc::new(pages),
-            claims: Claims::new(end.commit, end.page_size),
+            claims,
             proven: end.proof.is_some() && trust == Trust::Proof,
             newer: None,
             jobs: JoinSet::new(),
             ranges: Arc::new(Semaphore::new(fetcher.parallelism())),
-            sum: RollingChecksum::default(),
+            sum,
             end: *end,
         })
     }
@@ -234,9 +265,32 @@ impl Walk {
         Ok(())
     }
 
-    fn pass(&mut self, segment: Segment, header: Header) {
+    /// Takes from a segment what nobody else provides.
+    async fn visit(
+        &mut self,
+        segment: Segment,
+        opened: Opened,
+        memory: Option<OwnedSemaphorePermit>,
+    ) -> Result<(), RestoreError> {
+        let header = opened.header(&segment)?;
+        self.check(&segment, &header)?;
+        match opened {
+            Opened::Whole(bytes) => self.whole(segment, &header, bytes, memory)?,
+            Opened::Large { header, tail } if self.proven => self.ranges(segment, &header, tail).await?,
+            Opened::Large { .. } => self.stream(segment).await?,
+        }
         self.claims.pass(header.commit);
         self.newer = Some((segment, header));
+        Ok(())
+    }
+
+    /// Ends all jobs. Afterwards nobody writes to the draft any more.
+    async fn stop(&mut self) {
+        self.jobs.abort_all();
+        while self.jobs.join_next().await.is_some() {}
+        // A write under way outlives the task that waits for it, and holds one of these.
+        let all = u32::try_from(self.fetcher.parallelism()).expect("there are few");
+        let _quiet = self.ranges.acquire_many(all).await;
     }
 
     /// A small segment: claim by its index, then check and write in the background.
@@ -293,6 +347,8 @@ impl Walk {
             let bytes = fetcher.read(&segment, run.range.clone()).await?;
             let written = tokio::task::spawn_blocking(move || {
                 let sum = pages.frames(&segment, &bytes, run.range.start, &run.entries);
+                // Whoever waits for all permits relies on this having let go of the draft.
+                drop(pages);
                 drop(permit);
                 sum
             });
@@ -341,21 +397,24 @@ impl Walk {
         Ok(())
     }
 
-    async fn finish(mut self, newest: &Segment) -> Result<Evidence, RestoreError> {
+    async fn finish(&mut self, newest: &Segment) -> Result<Applied, RestoreError> {
         while let Some(job) = self.jobs.join_next().await {
             self.sum.join(joined(job)?);
         }
+        let written = self.claims.clone();
+        self.claims.fall_back_on(self.pages.ground_pages());
         if let Some(pgno) = self.claims.first_open() {
             return Err(RestoreError::MissingPage { pgno, pages: self.end.commit, end: *newest });
         }
         let found = self.sum.checksum();
-        match self.end.proof {
+        let evidence = match self.end.proof {
             Some(proof) if proof.after != found => {
-                Err(RestoreError::Checksum { end: *newest, expected: proof.after, found })
+                return Err(RestoreError::Checksum { end: *newest, expected: proof.after, found });
             }
-            Some(_) => Ok(Evidence::Database),
-            None => Ok(Evidence::Files),
-        }
+            Some(_) => Evidence::Database,
+            None => Evidence::Files,
+        };
+        Ok(Applied { evidence, sum: self.sum, written, end: self.end })
     }
 }
 

@@ -13,7 +13,7 @@ use crate::types::{PageSize, Pgno, lock_page};
 
 /// The pages of the database at the end of the chain. The default is a database
 /// without pages.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Claims {
     /// One bit a page, page 1 first; set once somebody provides it.
     bits: Vec<u64>,
@@ -55,6 +55,22 @@ impl Claims {
     /// Every page has somebody who provides it.
     pub(super) fn is_complete(&self) -> bool {
         self.open == 0
+    }
+
+    /// The pages that no segment provides are those of an older database of
+    /// `pages` pages, as far as they are not dead.
+    pub(super) fn fall_back_on(&mut self, pages: u32) {
+        for pgno in (1..=self.ceiling.min(pages)).filter_map(Pgno::new) {
+            let _: bool = self.claim(pgno);
+        }
+    }
+
+    /// Every page that was claimed so far, ascending. The lock page counts.
+    pub(super) fn claimed(&self) -> impl Iterator<Item = Pgno> + '_ {
+        (1..=self.commit).filter_map(Pgno::new).filter(|pgno| {
+            let (word, bit) = place(pgno.get());
+            self.bits[word] & bit != 0
+        })
     }
 
     /// The first page that nobody provides.
@@ -116,6 +132,22 @@ mod tests {
         assert!(claims.claim(pgno(2)) && claims.claim(pgno(3)));
         assert!(!claims.claim(pgno(4)), "page 4 of the oldest segment is dead");
         assert_eq!(claims.first_open(), Some(pgno(4)));
+    }
+
+    #[test]
+    fn an_older_database_provides_what_is_not_dead() {
+        let mut claims = Claims::new(5, page_size(512));
+        assert!(claims.claim(pgno(2)) && claims.claim(pgno(5)));
+        claims.pass(5);
+        claims.fall_back_on(4);
+        assert!(claims.is_complete());
+        let mut shrunk = Claims::new(5, page_size(512));
+        assert!(shrunk.claim(pgno(5)));
+        assert_eq!(shrunk.claimed().collect::<Vec<_>>(), [pgno(5)]);
+        shrunk.pass(3);
+        shrunk.fall_back_on(9);
+        assert_eq!(shrunk.first_open(), Some(pgno(4)));
+        assert_eq!(shrunk.claimed().map(Pgno::get).collect::<Vec<_>>(), [1, 2, 3, 5]);
     }
 
     #[test]

@@ -3,11 +3,13 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::durable;
 use crate::ltx;
 use crate::replica;
 use crate::replica::Segment;
-use crate::types::{Checksum, PageSize, Pgno, TxidRange};
+use crate::types::{Checksum, PageSize, Pgno, Txid, TxidRange};
 
+use super::inplace::InPlaceError;
 use super::output::OutputError;
 use super::plan::PlanError;
 use super::verify::VerifyError;
@@ -111,6 +113,9 @@ pub enum RestoreError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The database cannot be followed.
+    #[error(transparent)]
+    Follow(#[from] FollowError),
     /// TXIDs are counted by each replica for itself.
     #[error(
         "a transaction number means something else on each replica: name the one to restore from ({})",
@@ -122,6 +127,49 @@ pub enum RestoreError {
     },
 }
 
+/// Why a database cannot be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// There is a database that was not followed before.
+    #[error(
+        "cannot follow into {}: it exists, and {} does not say which transaction it shows: delete the database to \
+         restore it anew", path.display(), position.display()
+    )]
+    NoPosition {
+        /// The database.
+        path: PathBuf,
+        /// Where its position would be.
+        position: PathBuf,
+    },
+    /// The database is newer than the replica.
+    #[error(
+        "cannot follow into {}: it shows transaction {position}, and the replica ends at {newest}: this is another \
+         history; delete the database to restore it anew", path.display()
+    )]
+    Ahead {
+        /// The database.
+        path: PathBuf,
+        /// What it shows.
+        position: Txid,
+        /// What the replica ends with.
+        newest: Txid,
+    },
+    /// Its position could not be read.
+    #[error("cannot read {}", path.display())]
+    Position {
+        /// Where it is.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// It could not be changed.
+    #[error(transparent)]
+    InPlace(#[from] InPlaceError),
+    /// Its position could not be written.
+    #[error(transparent)]
+    Durable(#[from] durable::Error),
+}
+
 impl RestoreError {
     /// A segment of the plan is gone: it was merged into another or deleted
     /// after the listing, so a new listing will have what replaces it.
@@ -131,6 +179,6 @@ impl RestoreError {
 
     /// The replica is to blame, so that another one may do better.
     pub(super) fn is_of_replica(&self) -> bool {
-        !matches!(self, Self::Output(_) | Self::Write { .. } | Self::WhichReplica { .. })
+        !matches!(self, Self::Output(_) | Self::Write { .. } | Self::Follow(_) | Self::WhichReplica { .. })
     }
 }

@@ -38,11 +38,14 @@ pub struct Limits {
     pub tail: u64,
     /// Bytes of a longer page index in one request.
     pub index: u64,
+    /// Bytes of the database that an interrupted restore must have written for
+    /// them to be kept for the next one.
+    pub keep: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { whole: 1 << 20, range: 512 << 10, in_vain: 64 << 10, tail: 64 << 10, index: 256 << 10 }
+        Self { whole: 1 << 20, range: 512 << 10, in_vain: 64 << 10, tail: 64 << 10, index: 256 << 10, keep: 16 << 20 }
     }
 }
 

@@ -9,8 +9,12 @@
 
 mod apply;
 mod claims;
+mod delta;
 mod error;
 mod fetch;
+mod follow;
+mod inplace;
+mod local;
 mod output;
 mod overview;
 mod pages;
@@ -19,6 +23,7 @@ mod points;
 pub mod ranges;
 mod survey;
 mod verify;
+mod work;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,14 +31,20 @@ use std::sync::Arc;
 use tokio::task::JoinError;
 
 use crate::durable::Draft;
+use crate::ltx::Header;
 use crate::replica::Replica;
+use crate::types::Txid;
 
 use apply::{Trust, apply};
 use fetch::Fetcher;
+use pages::Ground;
+use work::Work;
 
 pub use apply::Evidence;
-pub use error::RestoreError;
+pub use error::{FollowError, RestoreError};
 pub use fetch::Limits;
+pub use follow::{Follower, Progressed};
+pub use inplace::InPlaceError;
 pub use output::{Output, OutputError};
 pub use overview::{Estimate, LevelSize, Overview, overview};
 pub use pages::Progress;
@@ -42,11 +53,15 @@ pub use ranges::{Point, Range, points};
 pub use survey::{Candidate, Neighbours, survey};
 pub use verify::{IntegrityCheck, VerifyError};
 
-/// How often a plan may lose a segment before the restore gives up. Merging
-/// takes a segment away at most once in its life, and with the usual grace none
-/// goes away during a restore: more than two in a row means that something else
-/// deletes them.
+/// How many plans in a row may lose a segment before the restore gives up, when
+/// no page was written meanwhile and merging made nothing shorter. With the usual
+/// grace no segment goes away during a restore: more than two in a row means that
+/// something else deletes them.
 const PLANS: u32 = 3;
+
+/// How many plans may lose a segment in all: a replica that changes faster than it
+/// can be read changes forever.
+const PLANS_IN_ALL: u32 = 100;
 
 /// What to restore, and how.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +70,9 @@ pub struct Options {
     pub target: Target,
     /// Whether a database at the target may be replaced.
     pub overwrite: bool,
+    /// Whether it is replaced by itself, brought up to date: only what changed
+    /// since is fetched, if it is a point of the replica's history.
+    pub delta: bool,
     /// Requests to the replica at a time, 1 to 64.
     pub parallelism: usize,
     /// How much to fetch at a time.
@@ -69,6 +87,7 @@ impl Default for Options {
         Self {
             target: Target::Latest,
             overwrite: false,
+            delta: false,
             parallelism: 8,
             limits: Limits::default(),
             integrity_check: IntegrityCheck::None,
@@ -83,6 +102,8 @@ pub struct Report {
     pub candidate: Candidate,
     /// What vouches for the result.
     pub evidence: Evidence,
+    /// The point that the database at the target showed, if it was built upon.
+    pub built_upon: Option<Txid>,
 }
 
 /// Restores from the replica with the newest data, or from the next best one if
@@ -93,7 +114,7 @@ pub async fn restore(
     options: &Options,
     progress: &Arc<Progress>,
 ) -> Result<Report, RestoreError> {
-    let output = Output::inspect(path, options.overwrite)?;
+    let output = Output::inspect(path, options.overwrite || options.delta)?;
     let mut first_error = None;
     for candidate in survey(replicas, options.target).await? {
         let name = candidate.replica.name().to_owned();
@@ -116,43 +137,112 @@ async fn restore_from(
     progress: &Arc<Progress>,
 ) -> Result<Report, RestoreError> {
     let fetcher = Fetcher::new(candidate.replica.clone(), options.parallelism, options.limits);
-    let mut plans = 1;
-    let (draft, evidence) = loop {
-        match fill_draft(&candidate.plan, &fetcher, output, progress).await {
-            Err(error) if error.is_vanished() && plans < PLANS => {
-                tracing::info!(%error, "a segment is gone, listing the replica again");
-                candidate = survey::look(&candidate.replica, options.target).await?;
-                plans += 1;
-            }
-            outcome => break outcome?,
+    if options.delta
+        && let Some(update) = delta::update(&candidate, &fetcher, output, progress).await?
+    {
+        let delta::Update { draft, built_upon } = update;
+        if let Some(draft) = draft {
+            verify::check(draft.path(), options.integrity_check).await?;
+            output.clone().publish(draft).await?;
+        } else {
+            verify::check(output.path(), options.integrity_check).await?;
         }
+        return Ok(Report { candidate, evidence: Evidence::Database, built_upon: Some(built_upon) });
+    }
+    let (mut plans, mut in_vain) = (1, 1);
+    let mut work = None;
+    let (draft, evidence) = loop {
+        let before = work.as_ref().map_or(0, Work::pages);
+        let (error, left) = match fill(&candidate, &fetcher, output, work.take(), progress).await {
+            Ok(filled) => break filled,
+            Err(failed) => failed,
+        };
+        if error.is_vanished() && in_vain < PLANS && plans < PLANS_IN_ALL {
+            tracing::info!(%error, "a segment is gone, listing the replica again");
+            let again = look_again(&candidate, options.target).await?;
+            let written = left.as_ref().map_or(0, Work::pages) > before;
+            let shorter = again.plan.segments().len() < candidate.plan.segments().len();
+            in_vain = if written || shorter { 1 } else { in_vain + 1 };
+            (plans, work, candidate) = (plans + 1, left, again);
+            continue;
+        }
+        // What was fetched is as good as ever if only the storage is away.
+        if let (RestoreError::Read(_), Some(left)) = (&error, left) {
+            left.leave(options.limits.keep, &candidate.end);
+        }
+        return Err(error);
     };
     let how = options.integrity_check;
     verify::check(draft.path(), how).await?;
     output.clone().publish(draft).await?;
-    Ok(Report { candidate, evidence })
+    Ok(Report { candidate, evidence, built_upon: None })
 }
 
-/// A new draft with the pages of the plan. Each attempt has its own, because
-/// writes of an earlier one may still be under way.
+/// Another way to the same state if there is one: what was written is then of use.
+async fn look_again(candidate: &Candidate, target: Target) -> Result<Candidate, RestoreError> {
+    match survey::look(&candidate.replica, Target::Txid(candidate.plan.end())).await {
+        Ok(same) => Ok(Candidate { neighbours: candidate.neighbours, ..same }),
+        Err(_) => survey::look(&candidate.replica, target).await,
+    }
+}
+
+/// A draft with the pages of the plan.
 async fn fill_draft(
-    plan: &Plan,
+    candidate: &Candidate,
     fetcher: &Fetcher,
     output: &Output,
     progress: &Arc<Progress>,
 ) -> Result<(Draft, Evidence), RestoreError> {
-    let draft = output.draft()?;
-    match apply(plan, fetcher, &draft, Trust::Proof, progress).await {
+    fill(candidate, fetcher, output, None, progress).await.map_err(|(error, _)| error)
+}
+
+/// A draft with the pages of the plan, from what was begun before, or else what
+/// there is of it.
+async fn fill(
+    candidate: &Candidate,
+    fetcher: &Fetcher,
+    output: &Output,
+    begun: Option<Work>,
+    progress: &Arc<Progress>,
+) -> Result<(Draft, Evidence), (RestoreError, Option<Work>)> {
+    let (plan, end) = (&candidate.plan, &candidate.end);
+    let lost = |error| (error, None);
+    let work = match begun.filter(|work| work.is_for(end)) {
+        Some(work) => work,
+        None => opened(Work::open, output, end).await.map_err(lost)?,
+    };
+    let taken_up = work.pages() > 0;
+    let ground = Ground::Begun(Arc::clone(&work.ledger));
+    match apply(plan, fetcher, &work.draft, ground, Trust::Proof, progress).await {
         Err(RestoreError::Checksum { .. }) => {}
-        outcome => return Ok((draft, outcome?)),
+        Ok(applied) => return Ok((work.draft, applied.evidence)),
+        Err(error) => return Err((error, Some(work))),
+    }
+    drop(work);
+    if taken_up {
+        tracing::warn!("what an interrupted restore has left is not all there, fetching everything");
+        let work = opened(Work::anew, output, end).await.map_err(lost)?;
+        match apply(plan, fetcher, &work.draft, Ground::Nothing, Trust::Proof, progress).await {
+            Err(RestoreError::Checksum { .. }) => {}
+            outcome => return outcome.map(|applied| (work.draft, applied.evidence)).map_err(lost),
+        }
     }
     // Something was wrong with what was fetched. Reading every file to its end
     // tells which one it was.
     tracing::warn!("the restored database has the wrong checksum, looking for the segment that is damaged");
-    drop(draft);
-    let draft = output.draft()?;
-    let evidence = apply(plan, fetcher, &draft, Trust::FilesOnly, progress).await?;
-    Ok((draft, evidence))
+    let draft = output.draft().map_err(|error| lost(error.into()))?;
+    let applied = apply(plan, fetcher, &draft, Ground::Nothing, Trust::FilesOnly, progress).await;
+    applied.map(|applied| (draft, applied.evidence)).map_err(lost)
+}
+
+/// Opens a draft where files may be slow.
+async fn opened(
+    open: fn(&Output, &Header) -> Result<Work, RestoreError>,
+    output: &Output,
+    end: &Header,
+) -> Result<Work, RestoreError> {
+    let (output, end) = (output.clone(), *end);
+    unpanicked(tokio::task::spawn_blocking(move || open(&output, &end)).await)
 }
 
 /// The outcome of a task. None is ever aborted while somebody waits for it, so

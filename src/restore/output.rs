@@ -10,8 +10,8 @@
 //! moment shows half of each, SQLite first folds the old WAL into the old file;
 //! only then is it removed, and only then the name changes hands.
 //!
-//! A crash can leave the draft, `<target>.<16 hex digits>.tmp`. The next restore
-//! to the same target removes it.
+//! A crash can leave drafts, `<target>.<16 hex digits>.tmp`. The next restore to
+//! the same target takes them up (see [`super::work`]) or removes them.
 
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
@@ -115,11 +115,43 @@ impl Output {
         Ok(Self { path, replaced })
     }
 
+    /// The database that is there, with everything that was committed to it in
+    /// its file; `None` without one.
+    pub(super) fn existing(&self) -> Result<Option<&Path>, OutputError> {
+        if !self.is_taken() {
+            return Ok(None);
+        }
+        self.settle()?;
+        Ok(Some(&self.path))
+    }
+
+    /// Whether there is something, and more than an empty file.
+    pub(super) fn is_taken(&self) -> bool {
+        self.replaced.as_ref().is_some_and(|found| found.len() > 0)
+    }
+
+    /// Where the database goes.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Starts the draft. Nobody else can read it while it is being written.
     pub(super) fn draft(&self) -> Result<Draft, OutputError> {
         durable::create_dir_all(durable::parent(&self.path), durable::PRIVATE_DIR)?;
-        durable::remove_stale_drafts_of(&self.path)?;
+        self.sweep()?;
         Ok(Draft::create(&self.path, durable::PRIVATE_FILE)?)
+    }
+
+    /// Starts the draft with this tag, or takes it up; `None` if somebody else has it.
+    pub(super) fn draft_of(&self, tag: u64) -> Result<Option<Draft>, OutputError> {
+        durable::create_dir_all(durable::parent(&self.path), durable::PRIVATE_DIR)?;
+        Ok(Draft::take_up(&self.path, tag)?)
+    }
+
+    /// Removes the drafts that nobody has.
+    pub(super) fn sweep(&self) -> Result<(), OutputError> {
+        durable::remove_stale_drafts_of(&self.path)?;
+        Ok(())
     }
 
     /// Puts the complete draft at the target.
@@ -219,7 +251,8 @@ fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+/// A file that belongs to a database and is named after it.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()

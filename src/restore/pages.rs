@@ -2,7 +2,9 @@
 //!
 //! Any number of these jobs run at once. They share nothing but the file, and no
 //! two of them write the same page, so their order does not matter: each returns
-//! the checksum of what it wrote, and the XOR of all is the database's.
+//! the checksum of what it wrote, and the XOR of all is the database's. Where
+//! they write over an older database, each also takes the checksum of the page
+//! that it replaces out again.
 
 use std::fs::File;
 use std::io;
@@ -22,11 +24,13 @@ use crate::ltx;
 use crate::ltx::index::Entry;
 use crate::ltx::{Decoder, decode_frame};
 use crate::replica::Segment;
-use crate::types::{PageSize, Pgno, RollingChecksum, page_checksum};
+use crate::types::{Checksum, PageSize, Pgno, RollingChecksum, lock_page, page_checksum};
 
 use super::claims::Claims;
 use super::error::RestoreError;
 use super::fetch::damaged;
+use super::local::{Local, truth};
+use super::work::Ledger;
 
 /// How far a restore has come; written by its jobs, read by whoever shows it.
 #[derive(Debug, Default)]
@@ -41,11 +45,32 @@ impl Progress {
         (self.pages.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
     }
 
-    /// A restore (again) begins to write a database of this many pages.
-    fn begin(&self, total: u64) {
-        self.pages.store(0, Ordering::Relaxed);
+    /// A restore (again) begins to write a database of this many pages, of which
+    /// some are there.
+    pub(super) fn begin(&self, pages: u64, total: u64) {
+        self.pages.store(pages, Ordering::Relaxed);
         self.total.store(total, Ordering::Relaxed);
     }
+}
+
+/// What the pages are written over.
+pub(super) enum Ground {
+    /// Nothing: the draft is new.
+    Nothing,
+    /// A part of the result, and zeros elsewhere.
+    Begun(Arc<Ledger>),
+    /// An older database, which this file holds and keeps. Its pages that nobody
+    /// provides are pages of the result, and the draft holds them already or need
+    /// not hold them.
+    Older(Arc<File>, Local),
+}
+
+/// What a job has written.
+#[derive(Default)]
+struct Done {
+    sum: RollingChecksum,
+    /// Each page with its checksum, if they are to be remembered.
+    entries: Option<Vec<(Pgno, Checksum)>>,
 }
 
 /// The draft as a set of pages.
@@ -53,26 +78,63 @@ pub(super) struct Pages {
     file: File,
     path: PathBuf,
     page_size: PageSize,
+    ground: Ground,
+    ledger: Option<Arc<Ledger>>,
+    /// The draft was empty, so that what is not written is zeros.
+    blank: bool,
     progress: Arc<Progress>,
 }
 
 impl Pages {
+    /// The checksum of an older database without the pages above `commit`: what
+    /// the result has before anything is written.
+    pub(super) fn ground_sum(ground: &Ground, commit: u32) -> io::Result<RollingChecksum> {
+        let Ground::Older(file, local) = ground else { return Ok(RollingChecksum::default()) };
+        let mut sum = local.true_sum;
+        let mut page = vec![0; local.page_size.bytes()];
+        let cut = (commit.saturating_add(1)..=local.pages).filter_map(Pgno::new);
+        for pgno in cut.filter(|pgno| *pgno != lock_page(local.page_size)) {
+            file.read_exact_at(&mut page, pgno.offset(local.page_size))?;
+            sum.toggle(page_checksum(pgno, &page));
+        }
+        Ok(sum)
+    }
+
+    /// What was begun before.
+    pub(super) fn ledger(&self) -> Option<&Ledger> {
+        self.ledger.as_deref()
+    }
+
+    /// How many pages an older database provides.
+    pub(super) fn ground_pages(&self) -> u32 {
+        match &self.ground {
+            Ground::Nothing | Ground::Begun(_) => 0,
+            Ground::Older(_, local) => local.pages,
+        }
+    }
+
     /// Gives the draft its final size. What is not written reads as zeros; of the
     /// pages nobody provides that is right for the lock page only.
     pub(super) fn new(
         draft: &Draft,
         commit: u32,
         page_size: PageSize,
+        ground: Ground,
         progress: Arc<Progress>,
     ) -> Result<Self, RestoreError> {
         let path = draft.path().to_path_buf();
         let prepared = draft.file().try_clone().and_then(|file| {
+            let blank = file.metadata()?.len() == 0;
             file.set_len(u64::from(commit) * u64::from(page_size.get()))?;
-            Ok(file)
+            Ok((file, blank))
         });
-        let file = prepared.map_err(|source| RestoreError::Write { path: path.clone(), source })?;
-        progress.begin(u64::from(commit));
-        Ok(Self { file, path, page_size, progress })
+        let (file, blank) = prepared.map_err(|source| RestoreError::Write { path: path.clone(), source })?;
+        let ledger = match &ground {
+            Ground::Begun(ledger) if ledger.remembers() => Some(Arc::clone(ledger)),
+            Ground::Begun(_) | Ground::Nothing | Ground::Older(..) => None,
+        };
+        progress.begin(0, u64::from(commit));
+        Ok(Self { file, path, page_size, ground, ledger, blank, progress })
     }
 
     /// The claimed pages of a segment that is all there. Every byte of it is
@@ -83,8 +145,10 @@ impl Pages {
         bytes: &[u8],
         claimed: &[Pgno],
     ) -> Result<RollingChecksum, RestoreError> {
-        let mut claimed = claimed.iter().copied().peekable();
-        self.decode(segment, bytes, |pgno| claimed.next_if_eq(&pgno).is_some())
+        let mut wanted = claimed.iter().copied().peekable();
+        let mut done = self.to_be_recorded();
+        self.decode(segment, bytes, |pgno| wanted.next_if_eq(&pgno).is_some(), &mut done)?;
+        self.record(done)
     }
 
     /// A segment as it arrives, claiming while it is read. Every byte of it is
@@ -95,7 +159,10 @@ impl Pages {
         bytes: mpsc::Receiver<Bytes>,
         claims: &mut Claims,
     ) -> Result<RollingChecksum, RestoreError> {
-        self.decode(segment, Arriving { bytes, current: Bytes::new() }, |pgno| claims.claim(pgno))
+        // There may be any number of pages, so they are not listed.
+        let mut done = Done::default();
+        self.decode(segment, Arriving { bytes, current: Bytes::new() }, |pgno| claims.claim(pgno), &mut done)?;
+        Ok(done.sum)
     }
 
     fn decode(
@@ -103,16 +170,16 @@ impl Pages {
         segment: &Segment,
         input: impl Read,
         mut wanted: impl FnMut(Pgno) -> bool,
-    ) -> Result<RollingChecksum, RestoreError> {
-        let mut sum = RollingChecksum::default();
+        done: &mut Done,
+    ) -> Result<(), RestoreError> {
         let mut page = Vec::new();
         let mut decoder = Decoder::new(input).map_err(damaged(segment))?;
         while let Some(pgno) = decoder.next_page(&mut page).map_err(damaged(segment))? {
             if wanted(pgno) {
-                self.put(pgno, &page, &mut sum)?;
+                self.put(pgno, &page, done)?;
             }
         }
-        Ok(sum)
+        Ok(())
     }
 
     /// Some pages of a segment: `bytes` begin at `start` in it and hold the
@@ -125,7 +192,7 @@ impl Pages {
         start: u64,
         entries: &[Entry],
     ) -> Result<RollingChecksum, RestoreError> {
-        let mut sum = RollingChecksum::default();
+        let mut done = self.to_be_recorded();
         let mut page = Vec::new();
         for entry in entries {
             let at = usize::try_from(entry.offset - start).ok();
@@ -135,21 +202,58 @@ impl Pages {
             if pgno != entry.pgno {
                 return Err(damaged(segment)(ltx::Error::Index { reason: "disagrees with the pages" }));
             }
-            self.put(pgno, &page, &mut sum)?;
+            self.put(pgno, &page, &mut done)?;
         }
-        Ok(sum)
+        self.record(done)
     }
 
-    fn put(&self, pgno: Pgno, page: &[u8], sum: &mut RollingChecksum) -> Result<(), RestoreError> {
-        // The draft is new, so zeros are there already; left out, they take no room.
-        if page.iter().any(|byte| *byte != 0) {
-            durable::point("restore::before-page")
-                .and_then(|()| self.file.write_all_at(page, pgno.offset(self.page_size)))
-                .map_err(|source| RestoreError::Write { path: self.path.clone(), source })?;
+    fn to_be_recorded(&self) -> Done {
+        Done { entries: self.ledger.is_some().then(Vec::new), ..Done::default() }
+    }
+
+    /// Remembers what was written; gives its checksum.
+    fn record(&self, done: Done) -> Result<RollingChecksum, RestoreError> {
+        if let (Some(ledger), Some(entries)) = (&self.ledger, done.entries) {
+            let recorded = ledger.record(&entries, done.sum);
+            recorded.map_err(|source| RestoreError::Write { path: self.path.clone(), source })?;
         }
-        sum.toggle(page_checksum(pgno, page));
+        Ok(done.sum)
+    }
+
+    fn put(&self, pgno: Pgno, page: &[u8], done: &mut Done) -> Result<(), RestoreError> {
+        self.take_out(pgno, &mut done.sum)
+            .and_then(|()| {
+                // Zeros that are there already take no room if left out.
+                if self.blank && page.iter().all(|byte| *byte == 0) {
+                    return Ok(());
+                }
+                durable::point("restore::before-page")?;
+                self.file.write_all_at(page, pgno.offset(self.page_size))
+            })
+            .map_err(|source| RestoreError::Write { path: self.path.clone(), source })?;
+        let checksum = page_checksum(pgno, page);
+        done.sum.toggle(checksum);
+        if let Some(entries) = &mut done.entries {
+            entries.push((pgno, checksum));
+        }
         self.progress.pages.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Takes the page of the older database out of the sum, if it has one.
+    fn take_out(&self, pgno: Pgno, sum: &mut RollingChecksum) -> io::Result<()> {
+        match &self.ground {
+            Ground::Older(file, local) if pgno.get() <= local.pages => {
+                let mut old = vec![0; self.page_size.bytes()];
+                file.read_exact_at(&mut old, pgno.offset(self.page_size))?;
+                if pgno == Pgno::FIRST {
+                    truth(&mut old);
+                }
+                sum.toggle(page_checksum(pgno, &old));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -123,6 +123,11 @@ impl Holdings {
         Self { segments: segments.into_iter().collect(), complete: HashSet::new() }
     }
 
+    /// The highest transaction at any level.
+    pub fn position(&self) -> Option<Txid> {
+        self.segments.iter().map(|segment| segment.txids.max()).max()
+    }
+
     /// Learns from its header that a segment holds the whole database.
     pub fn learn_complete(&mut self, segment: Segment) {
         self.complete.insert(segment);
@@ -136,7 +141,7 @@ impl Holdings {
     /// The chain to the newest point the replica knows of. When newer segments
     /// cannot be connected that is an error, never a quietly older database.
     pub fn latest(&self) -> Result<Plan, PlanError> {
-        let newest = self.segments.iter().map(|segment| segment.txids.max()).max().ok_or(PlanError::NoBackup)?;
+        let newest = self.position().ok_or(PlanError::NoBackup)?;
         self.exactly(newest)
     }
 
@@ -148,22 +153,68 @@ impl Holdings {
         // later one, and greedy is enough.
         let base = usable().filter(|segment| self.is_base(segment)).max_by_key(|segment| preference(segment));
         let mut chain: Vec<Segment> = base.into_iter().copied().collect();
-        let mut others: Vec<&Segment> = usable().collect();
-        others.sort_by_key(|segment| segment.txids.min());
-        let mut others = others.into_iter().peekable();
-        let mut best: Option<&Segment> = None;
-        while let Some(reached) = chain.last().map(|segment| segment.txids.max()) {
-            while let Some(next) = others.next_if(|segment| segment.txids.min() <= reached.next()) {
-                best = best.into_iter().chain([next]).max_by_key(|segment| preference(segment));
-            }
-            match best {
-                Some(next) if next.txids.max() > reached => chain.push(*next),
-                _ => break,
-            }
+        if let Some(reached) = chain.last().map(|segment| segment.txids.max()) {
+            chain.extend(self.strides(reached, txid));
         }
         match chain.last() {
             Some(last) if last.txids.max() == txid => Ok(Plan { segments: chain }),
             _ => Err(self.explain(txid)),
+        }
+    }
+
+    /// The chain that leads from the database as it was at `from` to the one at
+    /// `to`, which is later. It may begin with segments that begin earlier. Of the
+    /// chains that do this, the one that takes least to fetch: a snapshot is the
+    /// longest stride and the most to fetch.
+    pub fn onward(&self, from: Txid, to: Txid) -> Option<Plan> {
+        let mut usable: Vec<&Segment> = self.segments.iter().filter(|segment| segment.txids.max() <= to).collect();
+        usable.sort_by_key(|segment| (segment.txids.max(), std::cmp::Reverse(segment.txids.min())));
+        let mut steps: Vec<Step> = vec![Step { end: from, cost: 0, segment: None, before: 0 }];
+        // The steps from which others go on. A later end that costs no more serves
+        // every segment that an earlier one serves, so costs only rise here.
+        let mut best: Vec<usize> = vec![0];
+        for segment in usable {
+            let end = segment.txids.max();
+            let at = best.partition_point(|at| steps[*at].end.next() < segment.txids.min());
+            let Some(&before) = best.get(at).filter(|at| steps[**at].end < end) else { continue };
+            let cost = steps[before].cost + segment.size + REQUEST;
+            while best.last().is_some_and(|at| *at != 0 && steps[*at].cost >= cost) {
+                best.pop();
+            }
+            if best.last().is_some_and(|at| steps[*at].end == end) {
+                continue; // reached for less
+            }
+            best.push(steps.len());
+            steps.push(Step { end, cost, segment: Some(*segment), before });
+        }
+        let mut step = best.last().map(|at| &steps[*at]).filter(|step| step.end == to)?;
+        let mut segments = Vec::new();
+        while let Some(segment) = step.segment {
+            segments.push(segment);
+            step = &steps[step.before];
+        }
+        segments.reverse();
+        (!segments.is_empty()).then_some(Plan { segments })
+    }
+
+    /// The longest strides from one point towards another, as far as they go.
+    fn strides(&self, from: Txid, to: Txid) -> Vec<Segment> {
+        let mut others: Vec<&Segment> = self.segments.iter().filter(|segment| segment.txids.max() <= to).collect();
+        others.sort_by_key(|segment| segment.txids.min());
+        let mut others = others.into_iter().peekable();
+        let (mut chain, mut reached): (Vec<Segment>, _) = (Vec::new(), from);
+        let mut best: Option<&Segment> = None;
+        loop {
+            while let Some(next) = others.next_if(|segment| segment.txids.min() <= reached.next()) {
+                best = best.into_iter().chain([next]).max_by_key(|segment| preference(segment));
+            }
+            match best {
+                Some(next) if next.txids.max() > reached => {
+                    chain.push(*next);
+                    reached = next.txids.max();
+                }
+                _ => return chain,
+            }
         }
     }
 
@@ -221,6 +272,18 @@ impl Holdings {
             },
         }
     }
+}
+
+/// What another request costs, in bytes that could be fetched meanwhile.
+const REQUEST: u64 = 64 << 10;
+
+/// A way to one point.
+struct Step {
+    end: Txid,
+    cost: u64,
+    /// The last segment of the way, and the step before it.
+    segment: Option<Segment>,
+    before: usize,
 }
 
 /// Among segments that connect: the longest stride; then the one with the least
@@ -332,6 +395,28 @@ mod tests {
                 assert_eq!(holdings.restorable(), points);
             }
         }
+    }
+
+    #[test]
+    fn a_way_onward_is_the_shortest_or_there_is_none() {
+        for listing in every_listing_of(4) {
+            for from in 1..=4 {
+                for to in from + 1..=5 {
+                    let expected = shortest(&listing, from, to);
+                    let plan = holdings(&listing).onward(txid(from), txid(to));
+                    assert_eq!(plan.as_ref().map(|plan| plan.segments().len()), expected, "{listing:?} {from} {to}");
+                    assert!(plan.is_none_or(|plan| plan.end() == txid(to)));
+                }
+            }
+        }
+        assert_eq!(holdings(&[seg(1, 1)]).onward(txid(1), txid(1)), None, "there is nothing to go");
+        let sized = |segment: Segment, size| Segment { size, ..segment };
+        let snapshot = sized(at(9, 1, 4), 1 << 30);
+        let small = [sized(seg(2, 2), 5000), sized(seg(3, 3), 5000), sized(seg(4, 4), 5000), sized(at(1, 3, 4), 6000)];
+        let all = holdings(&[&[snapshot][..], &small].concat());
+        assert_eq!(all.onward(txid(1), txid(4)).unwrap().segments(), [small[0], small[3]]);
+        let holed = holdings(&[snapshot, small[0], small[2]]);
+        assert_eq!(holed.onward(txid(1), txid(4)).unwrap().segments(), [snapshot]);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use futures::stream;
 use futures::{StreamExt, TryStreamExt, future};
 
+use crate::ltx::Header;
 use crate::replica::{Replica, Segment};
 use crate::types::{Timestamp, Txid};
 
@@ -36,6 +37,8 @@ pub struct Candidate {
     pub time: Timestamp,
     /// The points next to it, if it was looked for by its time.
     pub neighbours: Neighbours,
+    /// What its newest segment says.
+    pub(super) end: Header,
 }
 
 /// What lies next to a point that was found by its time.
@@ -137,8 +140,8 @@ async fn choose(replica: &Replica, holdings: &Holdings, target: Target) -> Resul
         }
     };
     let newest = plan.segments().last().expect("a plan is never empty");
-    let time = replica.read_header(newest).await?.timestamp;
-    Ok(Candidate { replica: replica.clone(), plan, time, neighbours })
+    let end = replica.read_header(newest).await?;
+    Ok(Candidate { replica: replica.clone(), plan, time: end.timestamp, neighbours, end })
 }
 
 /// History is broken, or has no beginning. Capture that cannot go on from what

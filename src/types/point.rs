@@ -13,6 +13,9 @@ impl Txid {
     /// The first one of every history.
     pub const FIRST: Self = Self(NonZeroU64::MIN);
 
+    /// Above every batch there will ever be.
+    pub const MAX: Self = Self(NonZeroU64::MAX);
+
     /// `None` for 0, which names "nothing yet".
     pub fn new(n: u64) -> Option<Self> {
         NonZeroU64::new(n).map(Self)

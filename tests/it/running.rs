@@ -129,6 +129,7 @@ pub(crate) async fn try_restore(replica: &Replica, target: Target) -> Result<Vec
     let options = Options {
         target,
         overwrite: false,
+        delta: false,
         parallelism: 3,
         limits: Limits::default(),
         integrity_check: IntegrityCheck::Full,

@@ -8,6 +8,7 @@ use brooklet::ltx::Encoding;
 use brooklet::storage::FileStorage;
 use tempfile::TempDir;
 
+use super::follow::{Source, expected, rows};
 use crate::history::{History, noise, range};
 
 /// A directory with a replica of four transactions in `r`, or none.
@@ -163,6 +164,101 @@ fn a_time_is_given_in_many_ways_and_the_chosen_point_is_named() {
     place
         .run("restore -timestamp 2023-11-14T22:13:20Z -o x.db @r")
         .fails("the points that can be restored are from 2023-11-14T22:13:21Z to 2023-11-14T22:13:24Z");
+}
+
+#[test]
+fn an_existing_database_is_brought_up_to_date() {
+    let mut place = Place::new(4);
+    let mut first = noise(9, 512);
+    first[..16].copy_from_slice(b"SQLite format 3\0");
+    first[16..20].copy_from_slice(&[2, 0, 2, 2]);
+    place.history.commit([(1, first)], 8);
+    place.history.commit([(2, noise(10, 512))], 8);
+    place.store("s", &place.history);
+    place.run("restore -txid 5 -o out.db @s").succeeds();
+    place.run("restore -o out.db @s").fails("Use -force to overwrite, or -delta to bring it up to date");
+    let ran = place.run("restore -delta -o out.db @s");
+    assert!(ran.succeeds().stdout.contains("built_upon=0000000000000005"), "{ran:?}");
+    assert!(place.holds("out.db", 6));
+    assert!(place.run("restore -delta -o out.db @s").succeeds().stdout.contains("is the one asked for"));
+    let ran = place.run("restore -delta -txid 3 -o out.db @s");
+    assert!(ran.succeeds().stdout.contains("fetching everything"), "{ran:?}");
+    assert!(place.holds("out.db", 3));
+}
+
+#[test]
+fn a_database_goes_to_standard_output_when_it_is_complete() {
+    let place = Place::new(4);
+    let raw = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_brooklet"));
+        command.args(words).env("TMPDIR", place.path("")).output().unwrap()
+    };
+    let output = raw(&["restore", "-o", "-", &place.url("r")]);
+    assert!(output.status.success() && output.stdout == place.history.file(4), "{:?}", output.stderr);
+    assert!(String::from_utf8(output.stderr).unwrap().contains("database restored"));
+    assert_eq!(place.names(), ["r"]);
+    let failed = raw(&["restore", "-o", "-", &place.url("nowhere")]);
+    assert_eq!((failed.status.code(), failed.stdout), (Some(1), vec![]));
+    let none = raw(&["restore", "-if-replica-exists", "-o", "-", &place.url("nowhere")]);
+    assert_eq!((none.status.code(), none.stdout), (Some(0), vec![]));
+    assert_eq!(place.names(), ["r"]);
+}
+
+#[test]
+fn all_databases_of_a_config_are_restored_although_one_fails() {
+    let place = Place::new(4);
+    std::fs::create_dir(place.path("empty")).unwrap();
+    let mut config = "dbs:\n".to_owned();
+    for (database, replica) in [("one.db", "r"), ("two.db", "empty"), ("three.db", "r")] {
+        config.push_str(&format!("  - path: {}\n    replica:\n      type: file\n", place.text(database)));
+        config.push_str(&format!("      path: {}\n", place.text(replica)));
+    }
+    std::fs::write(place.path("c.yml"), config).unwrap();
+    let ran = place.run("restore -all -config c.yml");
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("Error: 1 of the databases could not be restored: ") && ran.stderr.contains("two.db"));
+    assert!(place.holds("one.db", 4) && place.holds("three.db", 4) && !place.path("two.db").exists(), "{ran:?}");
+    let ran = place.run("restore -all -config c.yml -if-replica-exists -if-db-not-exists -json -o copies");
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let summaries: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(summaries.as_array().unwrap().len(), 2);
+    assert!(place.holds("copies/one.db", 4) && place.holds("copies/three.db", 4));
+    let ran = place.run("restore -all -config c.yml -if-replica-exists -if-db-not-exists");
+    assert!(ran.succeeds().stdout.contains("restored=0 skipped=3 failed=0"), "{ran:?}");
+}
+
+/// The program as it runs for days: it follows until it is told to stop.
+#[test]
+fn a_database_follows_until_a_signal() {
+    let mut source = Source::new(4096, true);
+    let place = Place::new(1);
+    place.store("s", &source.history);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_brooklet"))
+        .args(["restore", "-f", "-follow-interval", "20ms", "-o", &place.text("out.db"), &place.url("s")])
+        .stdout(std::fs::File::create(place.path("log")).unwrap())
+        .spawn()
+        .unwrap();
+    let wait_for = |content: &str| {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let read = || std::fs::read_to_string(place.path("out.db-txid")).unwrap_or_default();
+        while read() != content {
+            assert!(std::time::Instant::now() < deadline, "{:?}", std::fs::read_to_string(place.path("log")));
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    };
+    wait_for("0000000000000001\n");
+    (2..=4).for_each(|n| source.row(n));
+    std::fs::remove_dir_all(place.path("s")).unwrap();
+    place.store("s", &source.history);
+    wait_for("0000000000000004\n");
+    assert_eq!(rows(&place.path("out.db")), expected(&source.history, 4));
+    let stopped = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert!(stopped.success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let log = std::fs::read_to_string(place.path("log")).unwrap();
+    for message in ["entering follow mode", "follow: applied updates", "follow mode stopped"] {
+        assert!(log.contains(message), "{log}");
+    }
 }
 
 #[test]

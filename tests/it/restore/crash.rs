@@ -10,11 +10,13 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use brooklet::ltx::Encoding;
-use brooklet::restore::{IntegrityCheck, Options, RestoreError, Target};
+use brooklet::restore::{Follower, IntegrityCheck, Options, RestoreError, Target};
 use brooklet::storage::FileStorage;
+use brooklet::types::Txid;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
+use super::follow::{Source, expected, rows as rows_of};
 use super::{TINY, options};
 use crate::history::{self, History};
 
@@ -39,7 +41,19 @@ const POINTS: [&str; 12] = [
 async fn child() {
     let Some(dir) = env::var_os("BROOKLET_CHILD_DIR").map(PathBuf::from) else { return };
     let _scenario = fail::FailScenario::setup();
-    restore(&dir).await.unwrap();
+    match env::var_os("BROOKLET_CHILD_FOLLOWS") {
+        None => restore(&dir).await.unwrap(),
+        Some(_) => drop(follow(&dir).await.unwrap()),
+    }
+}
+
+/// Takes up following and makes one step.
+async fn follow(dir: &Path) -> Result<Txid, RestoreError> {
+    let replica = history::shelf(Arc::new(FileStorage::new(dir.join("replica"))), "r");
+    let target = dir.join("data/app.db");
+    let mut follower = Follower::start(&[replica], &target, &options(Target::Latest), &Arc::default()).await?;
+    follower.step().await?;
+    Ok(follower.position())
 }
 
 async fn restore(dir: &Path) -> Result<(), RestoreError> {
@@ -131,7 +145,12 @@ fn prepare(dir: &Path, before: Before) -> PathBuf {
 
 /// Restores in another process with that failpoint; true if it ended well.
 fn restore_with(dir: &Path, failpoints: &str) -> bool {
+    child_with(dir, failpoints, None)
+}
+
+fn child_with(dir: &Path, failpoints: &str, follows: Option<&str>) -> bool {
     Command::new(env::current_exe().unwrap())
+        .envs(follows.map(|follows| ("BROOKLET_CHILD_FOLLOWS", follows)))
         .args(["--exact", "restore::crash::child", "--ignored", "--nocapture"])
         .env("BROOKLET_CHILD_DIR", dir)
         .env("FAILPOINTS", failpoints)
@@ -188,4 +207,72 @@ fn names(target: &Path) -> Vec<String> {
     let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
+}
+
+/// Every step of a change to a followed database that leaves a trace on disk.
+const FOLLOW_POINTS: [&str; 10] = [
+    "durable::before-create",
+    "restore::before-page",
+    "follow::before-journal",
+    "follow::journal-written",
+    "follow::before-page",
+    "follow::pages-written",
+    "follow::journal-removed",
+    "durable::before-fsync-dir",
+    "durable::before-rename",
+    "durable::after-rename",
+];
+
+/// What a reader that may write, and so may roll back, sees in a copy.
+fn seen_by_a_reader(dir: &Path) -> String {
+    let scratch = TempDir::new().unwrap();
+    for name in ["app.db", "app.db-journal"] {
+        let from = dir.join("data").join(name);
+        if from.exists() {
+            fs::copy(from, scratch.path().join(name)).unwrap();
+        }
+    }
+    let copy = scratch.path().join("app.db");
+    let healed = Command::new("sqlite3").arg(&copy).arg("SELECT count(*) FROM t").output().unwrap();
+    assert!(healed.status.success(), "{healed:?}");
+    rows_of(&copy)
+}
+
+#[tokio::test]
+async fn whenever_following_stops_readers_see_one_transaction_and_it_goes_on() {
+    let mut source = Source::new(4096, true);
+    (2..=4).for_each(|n| source.row(n));
+    let before = source.history.clone();
+    (5..=7).for_each(|n| source.row(n));
+    source.step("DELETE FROM t WHERE x IN (2, 3); VACUUM");
+    (9..=10).for_each(|n| source.row(n));
+    let (old, new) = (expected(&source.history, 4), expected(&source.history, 10));
+    let mut stopped = Vec::new();
+    for point in FOLLOW_POINTS {
+        for failpoint in ["return(abort)", "1*off->return(abort)", "return(5)", "1*off->return(28)"] {
+            let dir = TempDir::new().unwrap();
+            let storage = || Arc::new(FileStorage::new(dir.path().join("replica")));
+            before.replica(storage(), "r").await;
+            assert_eq!(follow(dir.path()).await.unwrap().get(), 4);
+            fs::remove_dir_all(dir.path().join("replica")).unwrap();
+            source.history.replica(storage(), "r").await;
+
+            let ended_well = child_with(dir.path(), &format!("{point}={failpoint}"), Some("yes"));
+            let case = format!("{point}={failpoint}");
+            let seen = seen_by_a_reader(dir.path());
+            let saved = fs::read_to_string(dir.path().join("data/app.db-txid")).unwrap();
+            if ended_well {
+                assert_eq!((&seen, saved.as_str()), (&new, "000000000000000a\n"), "{case}");
+            } else {
+                stopped.push(point);
+                assert!(seen == old || seen == new, "{case}: {seen}");
+                assert!(seen == new || saved == "0000000000000004\n", "{case}: the position is ahead of the database");
+            }
+            assert_eq!(follow(dir.path()).await.unwrap().get(), 10, "{case}, and again");
+            assert_eq!(seen_by_a_reader(dir.path()), new, "{case}, and again");
+            assert_eq!(names(&dir.path().join("data/app.db")), ["app.db", "app.db-txid"], "{case}, and again");
+        }
+    }
+    stopped.dedup();
+    assert_eq!(stopped, FOLLOW_POINTS, "every step was reached");
 }

@@ -5,7 +5,10 @@ mod cli;
 #[cfg(feature = "failpoints")]
 mod crash;
 mod damage;
+mod delta;
+mod follow;
 mod official;
+mod resume;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +18,7 @@ use brooklet::restore::{Evidence, Limits, Options, Progress, Report, RestoreErro
 use tempfile::TempDir;
 
 /// Limits so small that a few pages exercise every way of fetching.
-const TINY: Limits = Limits { whole: 1500, range: 1200, in_vain: 100, tail: 40, index: 7 };
+const TINY: Limits = Limits { whole: 1500, range: 1200, in_vain: 100, tail: 40, index: 7, keep: u64::MAX };
 
 fn options(target: Target) -> Options {
     Options { target, parallelism: 3, ..Options::default() }

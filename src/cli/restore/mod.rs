@@ -1,7 +1,12 @@
 //! `restore`: flags to restore options, and what is said about the result.
 //!
-//! Nothing is printed on stdout but the log, and not even that with `-json` or
-//! `-dry-run`. Progress is shown on stderr if that is a terminal.
+//! Nothing is printed on stdout but the log, and not even that with `-json`,
+//! `-dry-run` or `-o -`. Progress is shown on stderr if that is a terminal.
+
+mod all;
+mod dry_run;
+mod follow;
+mod stdout;
 
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -13,18 +18,28 @@ use serde::Serialize;
 
 use super::error::CliError;
 use super::open;
-use super::render::{self, Table, seconds};
-use super::{Context, RestoreOptions, Source};
+use super::render;
+use super::settings::Subject;
+use super::{Context, RestoreJob, RestoreOptions, Source};
 use crate::config::{Database, Logging, Warning, WarningKind, shown_url};
-use crate::ltx;
-use crate::replica::{Replica, Segment};
+use crate::replica::Replica;
 use crate::restore::{
     Candidate, Evidence, Options, OutputError, PlanError, Point, Progress, Report, RestoreError, Target, restore,
     survey,
 };
 
-/// Restores one database.
-pub(crate) fn run(options: &RestoreOptions, context: &Context) -> Result<(), CliError> {
+use dry_run::{DryRun, PlannedFile};
+use stdout::Scratch;
+
+/// Restores one database, or all of a config.
+pub(crate) fn run(job: &RestoreJob, context: &Context) -> Result<(), CliError> {
+    match job {
+        RestoreJob::One(options) => one(options, context),
+        RestoreJob::All(options) => all::run(options, context),
+    }
+}
+
+fn one(options: &RestoreOptions, context: &Context) -> Result<(), CliError> {
     // With a URL, scripts rely on this coming before everything else.
     if let (Source::Url(_), Some(output)) = (&options.source, &options.output)
         && is_done_already(options, output)
@@ -35,13 +50,36 @@ pub(crate) fn run(options: &RestoreOptions, context: &Context) -> Result<(), Cli
     }
     let subject = context.subject(&options.source, &options.config)?;
     start_log(options, context, subject.logging, &subject.warnings)?;
-    let path = options.output.clone().or(subject.database.as_ref().map(|database| database.path.clone()));
+    let runtime = super::runtime()?;
+    let summary = match options.to_stdout() && !options.dry_run {
+        true => {
+            let scratch = Scratch::new()?;
+            runtime.block_on(of_subject(options, context, &subject, Some(scratch.path())))?;
+            return scratch.pour();
+        }
+        false => runtime.block_on(of_subject(options, context, &subject, None))?,
+    };
+    match summary {
+        Some(summary) if options.json => render::print(&render::json(&summary)?),
+        _ => Ok(()),
+    }
+}
+
+/// Restores a database; `None` if there was nothing to do.
+async fn of_subject(
+    options: &RestoreOptions,
+    context: &Context,
+    subject: &Subject,
+    instead: Option<PathBuf>,
+) -> Result<Option<Summary>, CliError> {
+    let configured = || subject.database.as_ref().map(|database| database.path.clone());
+    let path = instead.or_else(|| options.output.clone()).or_else(configured);
     let path = path.ok_or_else(|| CliError::usage("output path required"))?;
     let chosen = subject.named(options.replica.as_deref());
     let replicas = chosen.map(open::replica).collect::<Result<Vec<_>, _>>()?;
     if is_done_already(options, &path) {
         tracing::info!("database already exists, skipping");
-        return Ok(());
+        return Ok(None);
     }
     if replicas.is_empty() {
         let names: Vec<&str> = subject.replicas.iter().map(|replica| replica.name.as_str()).collect();
@@ -49,8 +87,7 @@ pub(crate) fn run(options: &RestoreOptions, context: &Context) -> Result<(), Cli
         let message = format!("no matching backups found: there is no replica {name:?}, only {}", names.join(", "));
         return Err(CliError::usage(message));
     }
-    let command = Command { options, context, path, replicas };
-    super::runtime()?.block_on(command.run())
+    Command { options, context, path, replicas }.run().await
 }
 
 /// Restores a database whose file is missing before it is replicated. A replica
@@ -91,7 +128,8 @@ fn start_log(
     warnings: &[Warning],
 ) -> Result<(), CliError> {
     // What is printed on stdout is then for a program to read.
-    let logging = Logging { stderr: logging.stderr || options.json || options.dry_run, ..logging };
+    let logging =
+        Logging { stderr: logging.stderr || options.json || options.dry_run || options.to_stdout(), ..logging };
     let level = options.verbose.then_some("debug");
     let warnings: Vec<Warning> =
         warnings.iter().filter(|warning| warning.kind != WarningKind::NoEffect).cloned().collect();
@@ -106,52 +144,56 @@ struct Command<'a> {
 }
 
 impl Command<'_> {
-    async fn run(&self) -> Result<(), CliError> {
+    async fn run(&self) -> Result<Option<Summary>, CliError> {
         if self.options.dry_run {
             let candidates = survey(&self.replicas, self.options.target).await.map_err(|error| self.explain(error))?;
-            return self.print_plan(&candidates[0]);
+            self.print_plan(&candidates[0])?;
+            return Ok(None);
         }
         let started = Instant::now();
         let progress = Arc::new(Progress::default());
-        let options = Options {
-            target: self.options.target,
-            overwrite: self.options.force,
-            parallelism: self.options.parallelism,
-            integrity_check: self.options.integrity_check,
-            ..Options::default()
-        };
+        if let Some(interval) = self.options.follow {
+            return self.follow(interval, started, &progress).await;
+        }
+        let options = self.restore_options();
         let restoring = restore(&self.replicas, &self.path, &options, &progress);
         match shown(restoring, &progress, self.options.json).await {
-            Ok(report) => self.report(&report, started.elapsed()),
-            Err(RestoreError::Plan(PlanError::NoBackup)) if self.options.if_replica_exists => {
-                tracing::info!("no matching backups found");
-                Ok(())
-            }
-            Err(error) => Err(self.explain(error)),
+            Ok(report) => Ok(Some(self.report(&report, started.elapsed()))),
+            Err(error) => self.ended_by(error),
         }
     }
 
-    fn report(&self, report: &Report, elapsed: Duration) -> Result<(), CliError> {
-        #[derive(Serialize)]
-        struct Summary {
-            db_path: String,
-            replica: &'static str,
-            txid: String,
-            duration_ms: u128,
-            integrity_check: &'static str,
-            timestamp: String,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            before: Option<NamedPoint>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            after: Option<NamedPoint>,
+    fn restore_options(&self) -> Options {
+        Options {
+            target: self.options.target,
+            overwrite: self.options.force,
+            delta: self.options.delta,
+            parallelism: self.options.parallelism,
+            integrity_check: self.options.integrity_check,
+            ..Options::default()
         }
-        let Candidate { replica, plan, time, neighbours } = &report.candidate;
+    }
+
+    /// An empty replica may have been expected.
+    fn ended_by(&self, error: RestoreError) -> Result<Option<Summary>, CliError> {
+        match error {
+            RestoreError::Plan(PlanError::NoBackup) if self.options.if_replica_exists => {
+                tracing::info!("no matching backups found");
+                Ok(None)
+            }
+            error => Err(self.explain(error)),
+        }
+    }
+
+    fn report(&self, report: &Report, elapsed: Duration) -> Summary {
+        let Candidate { replica, plan, time, neighbours, .. } = &report.candidate;
         let checked = match report.evidence {
             Evidence::Database => "database checksum",
             Evidence::Files => "file checksums",
         };
         tracing::info!(
             path = %self.path.display(), replica = replica.name(), txid = %plan.end(), time = %time, checked,
+            built_upon = report.built_upon.map(|txid| txid.to_string()),
             "database restored"
         );
         if let Target::Timestamp(asked) = self.options.target {
@@ -165,19 +207,16 @@ impl Command<'_> {
         if how != "none" {
             tracing::info!(mode = how, "post-restore integrity check passed");
         }
-        if !self.options.json {
-            return Ok(());
-        }
-        render::print(&render::json(&Summary {
+        Summary {
             db_path: self.path.display().to_string(),
             replica: replica.kind(),
             txid: plan.end().to_string(),
             duration_ms: elapsed.as_millis(),
             integrity_check: how,
-            timestamp: time.to_string(),
+            timestamp: Some(time.to_string()),
             before: neighbours.before.map(NamedPoint::from),
             after: neighbours.after.map(NamedPoint::from),
-        })?)
+        }
     }
 
     fn print_plan(&self, candidate: &Candidate) -> Result<(), CliError> {
@@ -203,7 +242,7 @@ impl Command<'_> {
     fn explain(&self, error: RestoreError) -> CliError {
         match &error {
             RestoreError::Output(OutputError::Exists(_) | OutputError::Sidecar(_)) => {
-                CliError::usage(format!("{error}. Use -force to overwrite"))
+                CliError::usage(format!("{error}. Use -force to overwrite, or -delta to bring it up to date"))
             }
             RestoreError::Plan(PlanError::Gap { reached, .. }) => {
                 let hint = self.again(Target::Txid(*reached), self.options.replica.as_deref());
@@ -219,7 +258,7 @@ impl Command<'_> {
 
     /// This command with another target or replica.
     fn again(&self, target: Target, replica: Option<&str>) -> String {
-        let RestoreOptions { config, output, force, .. } = self.options;
+        let RestoreOptions { config, output, force, delta, .. } = self.options;
         let target = match target {
             Target::Latest => None,
             Target::Txid(txid) => Some(("-txid", txid.to_string())),
@@ -236,11 +275,27 @@ impl Command<'_> {
         for (flag, value) in flags.into_iter().flatten() {
             command.push_str(&format!("{flag} {value} "));
         }
-        if *force {
-            command.push_str("-force ");
+        for (on, flag) in [(*force, "-force "), (*delta, "-delta ")] {
+            command.push_str(if on { flag } else { "" });
         }
         command + &self.source()
     }
+}
+
+/// What became of a restore, as JSON shows it.
+#[derive(Serialize)]
+struct Summary {
+    db_path: String,
+    replica: &'static str,
+    txid: String,
+    duration_ms: u128,
+    integrity_check: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timestamp: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<NamedPoint>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<NamedPoint>,
 }
 
 /// A point as JSON shows it.
@@ -253,57 +308,6 @@ struct NamedPoint {
 impl From<Point> for NamedPoint {
     fn from(point: Point) -> Self {
         Self { txid: point.txid.to_string(), timestamp: point.time.to_string() }
-    }
-}
-
-/// What a restore would fetch.
-#[derive(Serialize)]
-struct DryRun {
-    source: String,
-    target_path: String,
-    replica: &'static str,
-    min_txid: String,
-    max_txid: String,
-    files: Vec<PlannedFile>,
-}
-
-#[derive(Serialize)]
-struct PlannedFile {
-    level: u8,
-    name: String,
-    min_txid: String,
-    max_txid: String,
-    size: u64,
-    timestamp: String,
-}
-
-impl From<&Segment> for PlannedFile {
-    fn from(segment: &Segment) -> Self {
-        Self {
-            level: segment.level.get(),
-            name: ltx::file_name(segment.txids),
-            min_txid: segment.txids.min().to_string(),
-            max_txid: segment.txids.max().to_string(),
-            size: segment.size,
-            timestamp: seconds(segment.created),
-        }
-    }
-}
-
-impl DryRun {
-    fn text(&self) -> String {
-        let mut table = Table::new(["level", "file", "min_txid", "max_txid", "size", "timestamp"]);
-        for file in &self.files {
-            let PlannedFile { level, name, min_txid, max_txid, size, timestamp } = file;
-            let cells = [&level.to_string(), name, min_txid, max_txid, &size.to_string(), timestamp];
-            table.row(cells.map(Clone::clone));
-        }
-        let Self { source, target_path, replica, min_txid, max_txid, .. } = self;
-        format!(
-            "Restore plan:\n  source: {source}\n  target: {target_path}\n  replica: {replica}\n  \
-             txid range: {min_txid} - {max_txid}\n\nFiles to fetch:\n{}",
-            table.text()
-        )
     }
 }
 
