@@ -8,6 +8,9 @@
 //! keeps named bytes in a `storage`. `restore` goes the other way: list, plan a
 //! chain without a hole, fetch, verify, rename.
 //!
+//! `upkeep` merges what is on a replica, makes snapshots of it, and deletes what
+//! policy no longer keeps.
+//!
 //! `types` are the nouns. `config`, `daemon` and `cli` open doors and read what
 //! the rooms pin up in `status`.
 
@@ -23,5 +26,6 @@ pub mod spool;
 pub mod status;
 pub mod storage;
 pub mod types;
+pub mod upkeep;
 pub mod upload;
 pub mod wal;

@@ -11,6 +11,7 @@ use crate::daemon::{Destination, Job};
 use crate::ltx::Encoding;
 use crate::replica::{Layout, Replica};
 use crate::storage::{FileStorage, Key, Retry};
+use crate::upkeep::{Keep, Policy, Retention, Snapshots, TimeOfDay};
 
 /// Opens a replica. Nothing is contacted yet.
 pub(super) fn replica(settings: &ReplicaSettings) -> Result<Replica, CliError> {
@@ -61,11 +62,47 @@ pub(super) fn job(database: &Database) -> Result<Job, CliError> {
 fn destination(settings: &ReplicaSettings) -> Result<Destination, CliError> {
     Ok(Destination {
         replica: Arc::new(replica(settings)?),
-        encoding: match settings.ltx_encoding {
-            LtxEncoding::Block => Encoding::Block,
-            LtxEncoding::Frame => Encoding::Frame,
-        },
+        encoding: encoding(settings),
         sync_interval: settings.sync_interval,
-        max_segments: 0,
+        max_segments: settings.upkeep.max_segments,
+        upkeep: Some(policy(settings)),
     })
+}
+
+/// How a replica is kept.
+pub(super) fn policy(settings: &ReplicaSettings) -> Policy {
+    let asked = &settings.upkeep;
+    let keep = asked.keep;
+    let retention = Retention {
+        l0: asked.l0_retention,
+        check_interval: asked.check_interval,
+        history: settings.snapshots.retention,
+        keep: Keep {
+            last: keep.last,
+            hourly: keep.hourly,
+            daily: keep.daily,
+            weekly: keep.weekly,
+            monthly: keep.monthly,
+            yearly: keep.yearly,
+        },
+        grace: asked.grace,
+    };
+    Policy {
+        levels: asked.levels.clone(),
+        snapshots: Snapshots {
+            interval: settings.snapshots.interval,
+            at: asked.snapshot_at.map(|(after_midnight, jitter)| TimeOfDay { after_midnight, jitter }),
+        },
+        retention: asked.retention_enabled.then_some(retention),
+        verify: asked.verify,
+        audit_interval: asked.audit_interval,
+        encoding: encoding(settings),
+    }
+}
+
+fn encoding(settings: &ReplicaSettings) -> Encoding {
+    match settings.ltx_encoding {
+        LtxEncoding::Block => Encoding::Block,
+        LtxEncoding::Frame => Encoding::Frame,
+    }
 }

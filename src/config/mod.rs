@@ -21,6 +21,7 @@ mod replica;
 mod scalar;
 mod section;
 mod size;
+mod upkeep;
 mod url;
 mod yaml;
 
@@ -35,6 +36,7 @@ pub use error::Error;
 pub use global::{Global, LogFormat, LogLevel, Logging};
 pub use paths::{absolute, config_path};
 pub use replica::{Backend, BackendKind, LtxEncoding, ReplicaSettings, Snapshots};
+pub use upkeep::{Keep, Upkeep};
 pub use url::ReplicaUrl;
 
 use keys::{Effect, KEYS, Place};

@@ -11,6 +11,7 @@ use super::error::Error;
 use super::global::positive;
 use super::paths::absolute;
 use super::section::Section;
+use super::upkeep::{Upkeep, upkeep};
 use super::url::ReplicaUrl;
 
 /// The settings of one replica.
@@ -26,6 +27,8 @@ pub struct ReplicaSettings {
     pub ltx_encoding: LtxEncoding,
     /// When snapshots are made and how long they are kept.
     pub snapshots: Snapshots,
+    /// How they are merged, and what else is kept.
+    pub upkeep: Upkeep,
 }
 
 /// What keeps a replica's bytes, and where.
@@ -161,6 +164,7 @@ impl ReplicaSettings {
             sync_interval: Duration::from_secs(1),
             ltx_encoding: LtxEncoding::default(),
             snapshots: Snapshots::default(),
+            upkeep: Upkeep::default(),
         })
     }
 
@@ -254,6 +258,7 @@ fn build(section: Section<'_>, entry: &Entry<'_>) -> Result<ReplicaSettings, Err
         sync_interval: positive(sync_interval).unwrap_or(Duration::from_secs(1)),
         ltx_encoding: ltx_encoding(section.text("ltx-encoding").or_else(|| global.text("ltx-encoding")))?,
         snapshots: snapshots(section, entry),
+        upkeep: upkeep(section, entry)?,
     })
 }
 

@@ -11,7 +11,9 @@ use futures::FutureExt;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::upkeep::Keeper;
 use super::{Destination, Shared, Source};
+use crate::replica::Segment;
 use crate::spool::Seq;
 use crate::types::Generation;
 use crate::upload::{Advanced, Error, Uploader};
@@ -29,6 +31,7 @@ pub(super) struct Shipping {
     uploader: tokio::sync::Mutex<Uploader>,
     interval: Duration,
     task: Mutex<Task>,
+    keeper: Option<Keeper>,
 }
 
 #[derive(Debug, Default)]
@@ -42,9 +45,42 @@ struct Task {
 }
 
 impl Shipping {
-    pub(super) fn new(to: Destination) -> Self {
-        let uploader = Uploader::new(to.replica, to.encoding, to.max_segments);
-        Self { uploader: tokio::sync::Mutex::new(uploader), interval: to.sync_interval, task: Mutex::default() }
+    /// `path` is the database's.
+    pub(super) fn new(to: Destination, path: &std::path::Path) -> Self {
+        let uploader = Uploader::new(to.replica.clone(), to.encoding, to.max_segments);
+        let keeper = to.upkeep.map(|policy| Keeper::new(to.replica, uploader.shelf().clone(), policy, path));
+        Self { uploader: tokio::sync::Mutex::new(uploader), interval: to.sync_interval, task: Mutex::default(), keeper }
+    }
+
+    pub(super) fn keeper(&self) -> Option<&Keeper> {
+        self.keeper.as_ref()
+    }
+
+    /// Upkeep has found the replica other than it should be.
+    pub(super) async fn look_again(
+        shared: &Arc<Shared>,
+        (database, replica): (usize, usize),
+        needs_base: bool,
+        strangers: &[Segment],
+    ) {
+        let shipping = &shared.databases[database].shipping[replica];
+        {
+            let mut uploader = shipping.uploader.lock().await;
+            // An upload of our own may have been under way when its segment was taken for a stranger's.
+            let ours = |segment: &Segment| uploader.confirmed().is_some_and(|c| c.txid >= segment.txids.max());
+            if strangers.is_empty() || needs_base || !strangers.iter().all(ours) {
+                match needs_base {
+                    true => uploader.distrust(),
+                    false => uploader.forget(),
+                }
+            }
+        }
+        Self::wake(shared, database, replica);
+    }
+
+    /// Whether another writer has taken over.
+    pub(super) async fn is_fenced(&self) -> bool {
+        self.uploader.lock().await.is_fenced()
     }
 
     /// Makes sure that what is in the spool now will be shipped.
@@ -137,6 +173,7 @@ impl Shipping {
                     match advanced {
                         Advanced::Shipped => {
                             self.task().last_shipped = Some(Instant::now());
+                            self.keeper.iter().for_each(Keeper::wake);
                             if let Some(confirmed) = confirmed {
                                 tracing::debug!(
                                     db = db_name(&entry.path),
@@ -149,7 +186,10 @@ impl Shipping {
                                 );
                             }
                         }
-                        _ => return Ended::Done,
+                        _ => {
+                            self.keeper.iter().for_each(Keeper::wake);
+                            return Ended::Done;
+                        }
                     }
                 }
                 Err(error) => {
@@ -241,7 +281,7 @@ enum Ended {
 }
 
 /// Sleeps, unless the daemon is stopping or begins to.
-async fn wait_until(shared: &Shared, at: Instant) {
+pub(super) async fn wait_until(shared: &Shared, at: Instant) {
     let mut stopping = shared.stopping.subscribe();
     if *stopping.borrow_and_update() {
         return;
@@ -301,13 +341,13 @@ fn trim(shared: &Shared, database: usize, source: &Source) {
 }
 
 /// As in Litestream's logs: the file's name.
-fn db_name(path: &std::path::Path) -> String {
+pub(super) fn db_name(path: &std::path::Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-fn with_causes(error: &Error) -> String {
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
+    let mut source = error.source();
     while let Some(error) = source {
         let cause = error.to_string();
         if !text.contains(&cause) {

@@ -5,14 +5,16 @@
 //! when two programs write, when an answer is lost, and when a put is repeated
 //! after a restart. A listing shows segments only: other names are skipped.
 //!
-//! Nothing is remembered between calls. The daemon lists once, then keeps the
-//! [`Listing`] itself: as the only writer it knows what it wrote, and it learns
-//! at its next put if it is not.
+//! A [`Replica`] remembers nothing between calls. The daemon lists once, then
+//! keeps a [`Shelf`]: as the only writer it knows what it wrote, and it learns at
+//! its next put if it is not.
 
 mod generations;
 mod keys;
 mod listing;
+mod pins;
 mod put;
+mod shelf;
 
 use std::fmt;
 use std::ops::Range;
@@ -28,7 +30,9 @@ use crate::types::{Timestamp, TxidRange};
 pub use generations::Run;
 pub use keys::Layout;
 pub use listing::Listing;
+pub use pins::{Pin, PinName};
 pub use put::PutError;
+pub use shelf::{Item, Mark, Shelf};
 
 /// Levels listed at once. All ten would be faster by little, and many databases
 /// open their replicas at the same time.
@@ -212,6 +216,24 @@ impl Replica {
     pub async fn remove(&self, segments: &[Segment]) -> Result<()> {
         let keys: Vec<Key> = segments.iter().map(|segment| self.key(segment.level, segment.txids)).collect();
         Ok(self.storage.delete(&keys).await?)
+    }
+}
+
+impl Replica {
+    /// Gives a segment a second name at another level, if the storage can do that
+    /// by itself. The header stays as it is, so the TXIDs do too.
+    pub async fn copy(&self, segment: &Segment, level: Level) -> Result<bool> {
+        let (from, to) = (self.key(segment.level, segment.txids), self.key(level, segment.txids));
+        match self.storage.copy(&from, &to).await {
+            // An earlier answer was lost, or somebody else did the same: the names agree, and so must the content.
+            Err(error) if error.kind == ErrorKind::Exists => {
+                let there = Segment { level, ..*segment };
+                let same = self.read_header(&there).await? == self.read_header(segment).await?
+                    && self.read_trailer(&there).await? == self.read_trailer(segment).await?;
+                if same { Ok(true) } else { Err(error.into()) }
+            }
+            copied => Ok(copied?),
+        }
     }
 }
 

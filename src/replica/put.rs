@@ -6,6 +6,7 @@
 //! means that somebody else writes here, and this one must stop for good.
 
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -94,7 +95,7 @@ impl Replica {
             }
             _ => e,
         };
-        let head = self.storage.get(&key, 0..Header::SIZE as u64).await.map_err(gone)?;
+        let head = self.piece(&key, 0..Header::SIZE as u64).await.map_err(gone)?;
         let their_header = Header::decode(&head).map_err(|e| {
             let message = format!("{key} is taken by something that is not a segment: move it away");
             storage::Error::new(ErrorKind::Refused, message).caused_by(e)
@@ -118,9 +119,16 @@ impl Replica {
             Err(e) if e.kind == ErrorKind::Refused => Ok(None),
             read => read.map(Some),
         };
-        let tail = unless_shorter(self.storage.get(key, size - Trailer::SIZE as u64..size).await)?;
+        let tail = unless_shorter(self.piece(key, size - Trailer::SIZE as u64..size).await)?;
         let same = tail.is_some_and(|tail| tail[..] == trailer.encode());
-        Ok(same && unless_shorter(self.storage.get(key, size..size + 1).await)?.is_none())
+        Ok(same && unless_shorter(self.piece(key, size..size + 1).await)?.is_none())
+    }
+
+    /// These bytes or an error: fewer would make our own segment look like another one.
+    async fn piece(&self, key: &Key, range: Range<u64>) -> storage::Result<Bytes> {
+        let wanted = range.end - range.start;
+        let bytes = self.storage.get(key, range).await?;
+        if bytes.len() as u64 == wanted { Ok(bytes) } else { Err(storage::Error::cut_short(key, wanted, bytes.len())) }
     }
 }
 

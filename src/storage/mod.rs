@@ -68,6 +68,14 @@ pub trait Storage: Send + Sync + 'static {
     /// Removes the keys. A key that is already gone counts as removed. After an
     /// error some may be gone and some not.
     async fn delete(&self, keys: &[Key]) -> Result<()>;
+
+    /// Gives the free name `to` the content and the time of `from`, without moving
+    /// it through this machine. `false`: this storage cannot, and nothing happened.
+    /// Refuses with `Exists` if `to` is taken.
+    async fn copy(&self, from: &Key, to: &Key) -> Result<bool> {
+        let _ = (from, to);
+        Ok(false)
+    }
 }
 
 /// What to store.

@@ -130,6 +130,10 @@ impl Storage for Retry {
     async fn delete(&self, keys: &[Key]) -> Result<()> {
         self.run(WAIT_CAP, |_| Some(self.inner.delete(keys))).await
     }
+
+    async fn copy(&self, from: &Key, to: &Key) -> Result<bool> {
+        self.run(WAIT_CAP, |_| Some(self.inner.copy(from, to))).await
+    }
 }
 
 /// A read that arrives whole. Backends promise that; a proxy that cuts bodies

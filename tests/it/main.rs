@@ -38,4 +38,6 @@ mod takeover;
 mod testing_doc;
 mod tidy;
 mod torture;
+mod upkeep_daemon;
+mod upkeep_model;
 mod wal;

@@ -20,13 +20,15 @@ const ROOMS: &[(&str, &[&str])] = &[
     // A base is read from the live database while it is sent: `capture` makes it, `upload` sends it.
     ("upload", &["types", "ltx", "durable", "storage", "spool", "replica", "capture", "status"]),
     ("restore", &["types", "ltx", "durable", "storage", "replica", "status"]),
+    // A snapshot is made of the chain that a restore would take, and nothing goes that one could need: one planner.
+    ("upkeep", &["types", "ltx", "storage", "replica", "restore"]),
     ("config", &["types"]),
-    ("daemon", &["types", "ltx", "spool", "replica", "capture", "upload", "status"]),
+    ("daemon", &["types", "ltx", "spool", "replica", "capture", "upload", "upkeep", "status"]),
     (
         "cli",
         &[
             "types", "wal", "ltx", "durable", "status", "storage", "replica", "spool", "capture", "upload", "restore",
-            "config", "daemon",
+            "upkeep", "config", "daemon",
         ],
     ),
 ];
@@ -42,6 +44,10 @@ const PURE: &[&str] = &[
     "restore/plan.rs",
     "restore/points.rs",
     "restore/claims.rs",
+    "upkeep/policy.rs",
+    "upkeep/compact.rs",
+    "upkeep/retain.rs",
+    "upkeep/audit.rs",
     "cli/flags.rs",
 ];
 
