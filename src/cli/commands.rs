@@ -17,7 +17,7 @@ use super::values;
 
 /// Every command, in the order of the help text.
 pub(crate) fn all() -> Vec<Command> {
-    vec![databases(), generations(), ltx(), replicate(), restore(), version()]
+    vec![databases(), generations(), info(), ltx(), pin(), prune(), replicate(), restore(), version()]
 }
 
 /// The command of that name. `wal` is the old name of `ltx`.
@@ -46,6 +46,25 @@ fn generations() -> Command {
         .after_help("$ PROGRAM generations /path/to/db\n$ PROGRAM generations -replica s3 /path/to/db")
 }
 
+fn info() -> Command {
+    command("info", "show what can be restored from the replicas of a database")
+        .long_about(
+            "The info command shows what the replicas of a database can give back: generations,\n\
+             restorable ranges and how dense they are, sizes, and how long a restore would take.",
+        )
+        .args(config_flags())
+        .arg(value("replica", "NAME", "Optional, filters by replica.", ValueParser::string()))
+        .arg(value(
+            "parallelism",
+            "NUM",
+            "Requests at a time that the estimate of the restore time reckons with.\nDefaults to 8, at most 64",
+            parser(values::parallelism),
+        ))
+        .arg(switch("json", "Output raw JSON instead of human-readable text."))
+        .override_usage("[arguments] DB_PATH\n[arguments] REPLICA_URL")
+        .after_help("$ PROGRAM info /path/to/db\n$ PROGRAM info -json s3://mybkt/db")
+}
+
 fn ltx() -> Command {
     command("ltx", "list available LTX files for a database")
         .alias("wal")
@@ -67,6 +86,51 @@ fn ltx() -> Command {
         .override_usage("[arguments] DB_PATH\n[arguments] REPLICA_URL")
         .after_help(
             "$ PROGRAM ltx /path/to/db\n$ PROGRAM ltx -level 9 s3://mybkt/db\n$ PROGRAM ltx -level all /path/to/db",
+        )
+}
+
+fn pin() -> Command {
+    command("pin", "keep points of the history restorable")
+        .long_about(
+            "The pin command names a point of a replica's history that stays restorable until it\n\
+             is released, whatever retention says. It lists and releases such points, too.",
+        )
+        .args(config_flags())
+        .arg(value("replica", "NAME", "Optional, only on this replica.", ValueParser::string()))
+        .arg(value("name", "NAME", "Pins a point under this name.\nDefaults to the newest point.", parser(values::pin)))
+        .arg(value("at", "TIMESTAMP", "The newest point captured at or before this time.", ValueParser::string()))
+        .arg(value("txid", "TXID", "Exactly this transaction.", parser(values::txid)))
+        .arg(switch("list", "Lists the pins."))
+        .arg(value("release", "NAME", "Releases the pin of this name.", parser(values::pin)))
+        .arg(switch("json", "Output raw JSON instead of human-readable text."))
+        .override_usage("[arguments] DB_PATH\n[arguments] REPLICA_URL")
+        .after_help(
+            "$ PROGRAM pin -name before-upgrade /path/to/db\n\
+             $ PROGRAM pin -name audit -at 2026-01-01T00:00:00Z s3://mybkt/db\n\
+             $ PROGRAM pin -release audit s3://mybkt/db",
+        )
+}
+
+fn prune() -> Command {
+    command("prune", "delete what retention no longer keeps")
+        .long_about(
+            "The prune command deletes from replicas what their retention settings no longer keep,\n\
+             as the daemon does by itself: for replicas whose daemon must not delete, and for\n\
+             deletions that are too large to happen unasked.",
+        )
+        .args(config_flags())
+        .arg(value("replica", "NAME", "Optional, only on this replica.", ValueParser::string()))
+        .arg(value(
+            "retention",
+            "DURATION",
+            "How much history to keep, instead of snapshot.retention.\nRequired with a replica URL.",
+            parser(values::duration),
+        ))
+        .arg(switch("dry-run", "Print what would be deleted and why, and delete nothing."))
+        .arg(switch("confirm", "Delete even if that is more than half of the snapshots."))
+        .override_usage("[arguments]\n[arguments] DB_PATH\n[arguments] REPLICA_URL")
+        .after_help(
+            "$ PROGRAM prune -dry-run\n$ PROGRAM prune /path/to/db\n$ PROGRAM prune -retention 720h s3://mybkt/db",
         )
 }
 
@@ -133,7 +197,9 @@ fn restore() -> Command {
         .arg(value(
             "timestamp",
             "TIMESTAMP",
-            "Restore to a specific point-in-time (inclusive).\nDefaults to use the latest available backup.",
+            "Restore to a specific point-in-time (inclusive): RFC 3339, a local time with\n\
+             its zone (2020-01-01 00:00 Europe/Berlin), or a time ago (10m ago).\n\
+             Defaults to use the latest available backup.",
             text(),
         ))
         .arg(value("o", "PATH", "Output path of the restored database.\nDefaults to original DB path.", path()))

@@ -9,11 +9,14 @@ mod commands;
 mod error;
 mod flags;
 mod help;
+mod info;
 mod inspect;
 mod listing;
 mod log;
 mod open;
 mod options;
+mod pin;
+mod prune;
 mod quote;
 mod render;
 mod replicate;
@@ -25,6 +28,7 @@ mod version;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use tokio::runtime::Runtime;
 
@@ -33,8 +37,8 @@ use flags::FlagError;
 
 pub use error::CliError;
 pub use options::{
-    ConfigFlags, DatabasesOptions, GenerationsOptions, Job, Levels, LtxOptions, ReplicateOptions, RestoreOptions,
-    Source, VersionOptions,
+    ConfigFlags, DatabasesOptions, GenerationsOptions, InfoOptions, Job, Levels, LtxOptions, PinAction, PinOptions,
+    PruneOptions, ReplicateOptions, RestoreOptions, Source, VersionOptions,
 };
 pub use settings::{Context, Subject};
 
@@ -105,9 +109,12 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
     match command_name.as_str() {
         "databases" => inspect::databases(&options::databases(&matches)?, context),
         "generations" => listing::generations(&options::generations(&matches, program)?, context),
+        "info" => info::run(&options::info(&matches, program)?, context),
         "ltx" => listing::ltx(&options::ltx(&matches, program)?, context),
+        "pin" => pin::run(&options::pin(&matches, program, SystemTime::now().into())?, context),
+        "prune" => prune::run(&options::prune(&matches, program)?, context),
         "replicate" => replicate::run(&options::replicate(&matches)?, context),
-        "restore" => restore::run(&options::restore(&matches, program)?, context),
+        "restore" => restore::run(&options::restore(&matches, program, SystemTime::now().into())?, context),
         "version" => version::run(VersionOptions { verbose: matches.on("verbose") }),
         other => unreachable!("{other} is declared but not dispatched"),
     }
@@ -115,8 +122,8 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
 }
 
 /// Commands of Litestream that people may try here.
-const OTHER_COMMANDS: [&str; 10] =
-    ["snapshots", "status", "reset", "start", "stop", "info", "list", "register", "unregister", "sync"];
+const OTHER_COMMANDS: [&str; 9] =
+    ["snapshots", "status", "reset", "start", "stop", "list", "register", "unregister", "sync"];
 
 /// What runs requests of commands that are not the daemon.
 fn runtime() -> Result<Runtime, CliError> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::error::CliError;
 use crate::capture;
+use crate::config;
 use crate::config::{Backend, Database, LtxEncoding, ReplicaSettings, Truncate};
 use crate::daemon::{Destination, Job};
 use crate::ltx::Encoding;
@@ -20,6 +21,7 @@ pub(super) fn replica(settings: &ReplicaSettings) -> Result<Replica, CliError> {
             let storage = Arc::new(Retry::new(Arc::new(FileStorage::new(directory(directories)))));
             Ok(Replica::new(settings.name.clone(), storage, Key::ROOT, Layout::Decimal))
         }
+        Backend::S3(_) => Err(CliError::not_available("replica type \"s3\"")),
         Backend::NotBuilt { .. } => {
             settings.built()?;
             Err(CliError::not_available(format!("replica type {:?}", settings.backend.kind().name())))
@@ -66,34 +68,30 @@ fn destination(settings: &ReplicaSettings) -> Result<Destination, CliError> {
         sync_interval: settings.sync_interval,
         max_segments: settings.upkeep.max_segments,
         upkeep: Some(policy(settings)),
+        create_only: false,
     })
 }
 
-/// How a replica is kept.
-pub(super) fn policy(settings: &ReplicaSettings) -> Policy {
+/// What a replica keeps, whoever deletes the rest.
+pub(super) fn retention(settings: &ReplicaSettings) -> Retention {
     let asked = &settings.upkeep;
-    let keep = asked.keep;
-    let retention = Retention {
+    let config::Keep { last, hourly, daily, weekly, monthly, yearly } = asked.keep;
+    Retention {
         l0: asked.l0_retention,
         check_interval: asked.check_interval,
         history: settings.snapshots.retention,
-        keep: Keep {
-            last: keep.last,
-            hourly: keep.hourly,
-            daily: keep.daily,
-            weekly: keep.weekly,
-            monthly: keep.monthly,
-            yearly: keep.yearly,
-        },
+        keep: Keep { last, hourly, daily, weekly, monthly, yearly },
         grace: asked.grace,
-    };
+    }
+}
+
+fn policy(settings: &ReplicaSettings) -> Policy {
+    let asked = &settings.upkeep;
+    let at = asked.snapshot_at.map(|(after_midnight, jitter)| TimeOfDay { after_midnight, jitter });
     Policy {
         levels: asked.levels.clone(),
-        snapshots: Snapshots {
-            interval: settings.snapshots.interval,
-            at: asked.snapshot_at.map(|(after_midnight, jitter)| TimeOfDay { after_midnight, jitter }),
-        },
-        retention: asked.retention_enabled.then_some(retention),
+        snapshots: Snapshots { interval: settings.snapshots.interval, at },
+        retention: asked.retention_enabled.then(|| retention(settings)),
         verify: asked.verify,
         audit_interval: asked.audit_interval,
         encoding: encoding(settings),

@@ -2,12 +2,15 @@
 //! or the reason why they make no sense out; the first problem is reported.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::commands::Matches;
 use super::error::CliError;
 use super::values;
+use crate::config::shown_url;
+use crate::replica::PinName;
 use crate::restore::{IntegrityCheck, Target};
-use crate::types::Txid;
+use crate::types::{Timestamp, Txid};
 
 /// Which config file to read, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,6 +48,72 @@ pub struct GenerationsOptions {
     pub source: Source,
     /// Only the replica with this name.
     pub replica: Option<String>,
+}
+
+/// `info`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InfoOptions {
+    /// The config file.
+    pub config: ConfigFlags,
+    /// Where to look.
+    pub source: Source,
+    /// Only the replica with this name.
+    pub replica: Option<String>,
+    /// Requests at a time that the restore would have.
+    pub parallelism: usize,
+    /// Print JSON.
+    pub json: bool,
+}
+
+/// What to do about pins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PinAction {
+    /// Show them.
+    List,
+    /// Keep a point.
+    Set {
+        /// Under this name.
+        name: PinName,
+        /// Which.
+        target: Target,
+    },
+    /// Keep it no longer.
+    Release {
+        /// The name.
+        name: PinName,
+    },
+}
+
+/// `pin`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinOptions {
+    /// The config file.
+    pub config: ConfigFlags,
+    /// Where.
+    pub source: Source,
+    /// Only the replica with this name.
+    pub replica: Option<String>,
+    /// What to do.
+    pub action: PinAction,
+    /// Print JSON.
+    pub json: bool,
+}
+
+/// `prune`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PruneOptions {
+    /// The config file.
+    pub config: ConfigFlags,
+    /// Where; `None`: every database of the config.
+    pub source: Option<Source>,
+    /// Only the replica with this name.
+    pub replica: Option<String>,
+    /// In place of `snapshot.retention`; always given with a URL.
+    pub retention: Option<Duration>,
+    /// Only tell.
+    pub dry_run: bool,
+    /// Also delete more than half of the snapshots.
+    pub confirm: bool,
 }
 
 /// Which levels to list.
@@ -185,11 +254,60 @@ pub(crate) fn generations(matches: &Matches, program: &str) -> Result<Generation
     Ok(GenerationsOptions { config: config_flags(matches), source, replica: matches.text("replica") })
 }
 
+pub(crate) fn info(matches: &Matches, program: &str) -> Result<InfoOptions, CliError> {
+    Ok(InfoOptions {
+        config: config_flags(matches),
+        source: source(matches, &format!("{program} info /path/to/db"))?,
+        replica: matches.text("replica"),
+        parallelism: matches.get("parallelism").unwrap_or(DEFAULT_PARALLELISM),
+        json: matches.on("json"),
+    })
+}
+
 pub(crate) fn ltx(matches: &Matches, program: &str) -> Result<LtxOptions, CliError> {
     let source = source(matches, &format!("{program} ltx /path/to/db"))?;
     let levels = matches.get("level").unwrap_or(Levels::One(0));
     let replica = matches.text("replica");
     Ok(LtxOptions { config: config_flags(matches), source, replica, levels, json: matches.on("json") })
+}
+
+pub(crate) fn pin(matches: &Matches, program: &str, now: Timestamp) -> Result<PinOptions, CliError> {
+    let source = source(matches, &format!("{program} pin -name NAME /path/to/db"))?;
+    let point = matches.text("at").is_some() || matches.text("txid").is_some();
+    let action = match (matches.on("list"), matches.get::<PinName>("name"), matches.get::<PinName>("release")) {
+        (true, None, None) if !point => PinAction::List,
+        (false, Some(name), None) => PinAction::Set { name, target: target(matches, "at", now)? },
+        (false, None, Some(name)) if !point => PinAction::Release { name },
+        _ => {
+            let message = "use one of -name NAME (with -at or -txid, or for the newest point), -list and -release NAME";
+            return Err(CliError::usage(message));
+        }
+    };
+    let json = matches.on("json");
+    Ok(PinOptions { config: config_flags(matches), source, replica: matches.text("replica"), action, json })
+}
+
+pub(crate) fn prune(matches: &Matches, program: &str) -> Result<PruneOptions, CliError> {
+    let source = match matches.words().is_empty() {
+        true => None,
+        false => Some(source(matches, &format!("{program} prune /path/to/db"))?),
+    };
+    let retention = matches.duration("retention");
+    if let (Some(Source::Url(url)), None) = (&source, retention) {
+        let message = "-retention is required with a replica URL: no config says how much is to be kept".to_owned();
+        return Err(CliError::Usage { message, hint: Some(format!("{program} prune -dry-run -retention 720h {url}")) });
+    }
+    if retention.is_some_and(|retention| retention.is_zero()) {
+        return Err(CliError::usage("-retention must be greater than 0"));
+    }
+    Ok(PruneOptions {
+        config: config_flags(matches),
+        source,
+        replica: matches.text("replica"),
+        retention,
+        dry_run: matches.on("dry-run"),
+        confirm: matches.on("confirm"),
+    })
 }
 
 pub(crate) fn replicate(matches: &Matches) -> Result<ReplicateOptions, CliError> {
@@ -230,7 +348,7 @@ pub(crate) fn replicate(matches: &Matches) -> Result<ReplicateOptions, CliError>
     })
 }
 
-pub(crate) fn restore(matches: &Matches, program: &str) -> Result<RestoreOptions, CliError> {
+pub(crate) fn restore(matches: &Matches, program: &str, now: Timestamp) -> Result<RestoreOptions, CliError> {
     let source = source(matches, &format!("{program} restore -o /path/to/db s3://bucket/prefix"))?;
     if matches.on("f") || matches.duration("follow-interval").is_some() {
         return Err(CliError::not_available("follow mode (-f)"));
@@ -249,13 +367,16 @@ pub(crate) fn restore(matches: &Matches, program: &str) -> Result<RestoreOptions
     let output = matches.path("o");
     if let (Source::Url(url), None) = (&source, &output) {
         let message = "-o is required when restoring from a replica URL".to_owned();
-        return Err(CliError::Usage { message, hint: Some(format!("{program} restore -o /path/to/db {url}")) });
+        return Err(CliError::Usage {
+            message,
+            hint: Some(format!("{program} restore -o /path/to/db {}", shown_url(url))),
+        });
     }
     Ok(RestoreOptions {
         config: config_flags(matches),
         source,
         output,
-        target: target(matches)?,
+        target: target(matches, "timestamp", now)?,
         replica: matches.text("replica"),
         if_db_not_exists: matches.on("if-db-not-exists"),
         if_replica_exists: matches.on("if-replica-exists"),
@@ -271,15 +392,16 @@ pub(crate) fn restore(matches: &Matches, program: &str) -> Result<RestoreOptions
 /// As in Litestream 0.3, where it counted downloads of WAL files.
 const DEFAULT_PARALLELISM: usize = 8;
 
-fn target(matches: &Matches) -> Result<Target, CliError> {
+/// The point that `-txid` or the flag for an instant names; the newest without either.
+fn target(matches: &Matches, instant: &str, now: Timestamp) -> Result<Target, CliError> {
     let txid = matches.get::<TxidLimit>("txid").and_then(|limit| limit.0);
-    match (txid, matches.text("timestamp")) {
+    match (txid, matches.text(instant)) {
         (None, None) => Ok(Target::Latest),
         (Some(txid), None) => Ok(Target::Txid(txid)),
-        (None, Some(text)) => values::timestamp(&text).map(Target::Timestamp).ok_or_else(|| {
-            CliError::usage("invalid -timestamp, must specify in ISO 8601 format (e.g. 2000-01-01T00:00:00Z)")
-        }),
-        (Some(_), Some(_)) => Err(CliError::usage("cannot specify both -txid and -timestamp: choose one")),
+        (None, Some(text)) => values::timestamp(&text, now)
+            .map(Target::Timestamp)
+            .map_err(|reason| CliError::usage(format!("invalid -{instant}, {reason}"))),
+        (Some(_), Some(_)) => Err(CliError::usage(format!("cannot specify both -txid and -{instant}: choose one"))),
     }
 }
 
@@ -287,6 +409,8 @@ fn target(matches: &Matches) -> Result<Target, CliError> {
 mod tests {
     use super::super::commands;
     use super::*;
+
+    const NOW: Timestamp = Timestamp::EPOCH;
 
     fn matches(line: &str) -> Matches {
         let mut words = line.split(' ').filter(|word| !word.is_empty()).map(str::to_owned);
@@ -301,9 +425,12 @@ mod tests {
         let error = match line.split(' ').next().unwrap() {
             "databases" => databases(&matches).map(drop),
             "generations" => generations(&matches, "p").map(drop),
+            "info" => info(&matches, "p").map(drop),
             "ltx" => ltx(&matches, "p").map(drop),
+            "pin" => pin(&matches, "p", NOW).map(drop),
+            "prune" => prune(&matches, "p").map(drop),
             "replicate" => replicate(&matches).map(drop),
-            _ => restore(&matches, "p").map(drop),
+            _ => restore(&matches, "p", NOW).map(drop),
         };
         let error = error.expect_err(line);
         let hint = error.hint().map(|hint| format!(" / {hint}")).unwrap_or_default();
@@ -315,7 +442,25 @@ mod tests {
         let cases = [
             ("databases x", "too many arguments"),
             ("ltx", "database path or replica URL required / p ltx /path/to/db"),
+            ("pin", "database path or replica URL required / p pin -name NAME /path/to/db"),
+            (
+                "pin -at now -list db",
+                "use one of -name NAME (with -at or -txid, or for the newest point), -list and -release NAME",
+            ),
+            (
+                "pin -name a -release b db",
+                "use one of -name NAME (with -at or -txid, or for the newest point), -list and -release NAME",
+            ),
+            ("pin -name a -txid 1 -at now db", "cannot specify both -txid and -at: choose one"),
+            (
+                "prune file:///a",
+                "-retention is required with a replica URL: no config says how much is to be kept \
+                 / p prune -dry-run -retention 720h file:///a",
+            ),
+            ("prune -retention 0s db", "-retention must be greater than 0"),
+            ("prune a b", "too many arguments"),
             ("ltx a b", "too many arguments"),
+            ("info", "database path or replica URL required / p info /path/to/db"),
             ("ltx -config c file:///a", "cannot specify a replica URL and the -config flag"),
             ("generations", "database path or replica URL required / p generations /path/to/db"),
             ("restore", "database path or replica URL required / p restore -o /path/to/db s3://bucket/prefix"),
@@ -328,7 +473,8 @@ mod tests {
             ("restore -o x -config y s3://b", "cannot specify a replica URL and the -config flag"),
             (
                 "restore -timestamp x db",
-                "invalid -timestamp, must specify in ISO 8601 format (e.g. 2000-01-01T00:00:00Z)",
+                "invalid -timestamp, must specify in ISO 8601 format (e.g. 2000-01-01T00:00:00Z), \
+                 as a local time with its zone (e.g. 2000-01-01 00:00 Europe/Berlin), or as a time ago (e.g. 10m ago)",
             ),
             ("restore -integrity-check foo db", "invalid -integrity-check value: foo"),
             (
@@ -361,13 +507,13 @@ mod tests {
 
     #[test]
     fn restore_defaults_are_those_of_the_original() {
-        let options = restore(&matches("restore db"), "p").unwrap();
+        let options = restore(&matches("restore db"), "p", NOW).unwrap();
         assert_eq!(options.source, Source::Database("db".into()));
         assert_eq!((options.target, options.parallelism), (Target::Latest, 8));
         assert_eq!((options.output, options.replica), (None, None));
         assert!(options.config.expand_env);
         assert_eq!(options.integrity_check, IntegrityCheck::None);
-        let zero = restore(&matches("restore -txid 0000000000000000 db"), "p").unwrap();
+        let zero = restore(&matches("restore -txid 0000000000000000 db"), "p", NOW).unwrap();
         assert_eq!(zero.target, Target::Latest);
     }
 
@@ -375,7 +521,7 @@ mod tests {
     fn every_restore_flag_arrives() {
         let line = "restore -config c -no-expand-env -o out -if-db-not-exists -if-replica-exists -parallelism 3 \
                     -txid 2a -replica r -dry-run -force -json -integrity-check quick -v db";
-        let options = restore(&matches(line), "p").unwrap();
+        let options = restore(&matches(line), "p", NOW).unwrap();
         let expected = RestoreOptions {
             config: ConfigFlags { path: Some("c".into()), expand_env: false },
             source: Source::Database("db".into()),

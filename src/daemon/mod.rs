@@ -57,6 +57,8 @@ pub struct Destination {
     pub max_segments: usize,
     /// How its segments are merged and how long they are kept; `None`: neither.
     pub upkeep: Option<Policy>,
+    /// The credentials may only create and read: it is not listed, and nothing is deleted from it.
+    pub create_only: bool,
 }
 
 /// How the daemon as a whole behaves.
@@ -242,12 +244,12 @@ fn spawn(name: &str, shared: &Arc<Shared>, work: impl FnOnce(&Arc<Shared>) + Sen
 
 impl Entry {
     fn new(job: Job, followed: &Followed, queue: &Arc<Queue>, index: usize) -> Self {
-        let path = job.capture.path.clone();
+        let (path, state_dir) = (job.capture.path.clone(), job.capture.state_dir());
         Self {
             capture: Workpiece::new(Database::new(job.capture, followed.clone()), queue.clone(), index),
             source: Mutex::new(None),
             events: Mutex::new(Events::default()),
-            shipping: job.replicas.into_iter().map(|to| Shipping::new(to, &path)).collect(),
+            shipping: job.replicas.into_iter().map(|to| Shipping::new(to, &path, &state_dir)).collect(),
             path,
         }
     }

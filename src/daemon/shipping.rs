@@ -4,6 +4,7 @@
 //! lacks waits in the spool, within the spool's budget.
 
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +17,7 @@ use super::{Destination, Shared, Source};
 use crate::replica::Segment;
 use crate::spool::Seq;
 use crate::types::Generation;
-use crate::upload::{Advanced, Error, Uploader};
+use crate::upload::{Advanced, Claims, Error, Uploader};
 
 /// First wait after a failure; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(500);
@@ -45,10 +46,17 @@ struct Task {
 }
 
 impl Shipping {
-    /// `path` is the database's.
-    pub(super) fn new(to: Destination, path: &std::path::Path) -> Self {
+    /// `path` is the database's. `state_dir`: where this machine remembers what it must not look up.
+    pub(super) fn new(to: Destination, path: &Path, state_dir: &Path) -> Self {
+        let claims = to.create_only.then(|| Claims::new(state_dir, to.replica.name()));
         let uploader = Uploader::new(to.replica.clone(), to.encoding, to.max_segments);
-        let keeper = to.upkeep.map(|policy| Keeper::new(to.replica, uploader.shelf().clone(), policy, path));
+        // What must not be listed cannot be merged, and nothing may be deleted from it.
+        let policy = to.upkeep.filter(|_| claims.is_none());
+        let keeper = policy.map(|policy| Keeper::new(to.replica, uploader.shelf().clone(), policy, path));
+        let uploader = match claims {
+            Some(claims) => uploader.unlisted(claims),
+            None => uploader,
+        };
         Self { uploader: tokio::sync::Mutex::new(uploader), interval: to.sync_interval, task: Mutex::default(), keeper }
     }
 
@@ -341,7 +349,7 @@ fn trim(shared: &Shared, database: usize, source: &Source) {
 }
 
 /// As in Litestream's logs: the file's name.
-pub(super) fn db_name(path: &std::path::Path) -> String {
+pub(super) fn db_name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 

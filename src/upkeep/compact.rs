@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::ltx::Level;
 use crate::replica::{Item, Segment};
-use crate::restore::plan;
+use crate::restore::plan::Holdings;
 use crate::types::{Timestamp, Txid, TxidRange};
 
 use super::policy::Snapshots;
@@ -59,7 +59,7 @@ pub fn merges(items: &[Item], intervals: &[Duration], aside: &BTreeSet<(Level, T
         let Some(first) = run.items.first() else { continue };
         let missing = missing_before(first.segment.txids.min(), reached, run.after_aside);
         if let Some(missing) = missing {
-            let points = restorable.get_or_insert_with(|| plan::restorable(&segments));
+            let points = restorable.get_or_insert_with(|| Holdings::new(segments.iter().copied()).restorable());
             if points.binary_search(&missing.max()).is_err() {
                 found.holes.push((level, missing));
                 continue;
@@ -191,27 +191,17 @@ fn wait(policy: &Snapshots, waiting: Duration, wall: Timestamp, shift: u64) -> D
 
 /// The chain to the newest merged point, or to the newest point if nothing was merged since the base at `base`.
 fn snapshot_of(items: &[Item], base: Txid) -> Option<Merge> {
-    // A segment that holds everything needs nothing before it, whatever its name says.
-    let widened = |item: &Item| match item.is_complete() {
-        true => Segment { txids: TxidRange::new(Txid::FIRST, item.segment.txids.max())?, ..item.segment }.into(),
-        false => Some(item.segment),
-    };
-    let segments: Vec<Segment> = items.iter().filter_map(widened).collect();
+    let mut holdings = Holdings::new(items.iter().map(|item| item.segment));
+    // It needs nothing before it, whatever its name says.
+    items.iter().filter(|item| item.is_complete()).for_each(|item| holdings.learn_complete(item.segment));
     let merged = items.iter().filter(|i| i.segment.level > Level::L0 && !i.is_complete());
     let merged = merged.map(|i| i.segment.txids.max()).filter(|end| *end > base).max();
-    let chain = merged.and_then(|end| plan::exactly(&segments, end).ok());
-    let chain = chain.or_else(|| plan::latest(&segments).ok())?;
-    // One that is too long goes half of the way, and the rest of it next time.
+    let chain = merged.and_then(|end| holdings.exactly(end).ok()).or_else(|| holdings.latest().ok())?;
+    // One that is too long goes part of the way, and the rest of it next time.
     let links = &chain.segments()[..chain.segments().len().min(FAN_IN)];
     let end = links.last()?.txids.max();
-    if end <= base {
-        return None;
-    }
-    let named = links.iter().filter_map(|link| {
-        let same = |i: &&Item| i.segment.level == link.level && i.segment.txids.max() == link.txids.max();
-        items.iter().filter(same).find(|i| i.segment.txids == link.txids || i.is_complete()).map(|i| i.segment)
-    });
-    Some(Merge { level: Level::SNAPSHOT, txids: TxidRange::new(Txid::FIRST, end)?, inputs: named.collect() })
+    let txids = TxidRange::new(Txid::FIRST, end).filter(|_| end > base)?;
+    Some(Merge { level: Level::SNAPSHOT, txids, inputs: links.to_vec() })
 }
 
 #[cfg(test)]
@@ -383,7 +373,7 @@ mod tests {
         assert_eq!(snapshot_due(&items), None);
         // And what came before it, which may have holes, is not read again.
         let items = [at(9, 1, 1, 9), complete(at(0, 5, 5, 0)), at(9, 1, 5, 0), at(1, 6, 7, 86_400)];
-        assert_eq!(snapshot_due(&items), Some((7, vec![(9, 5), (1, 7)])));
+        assert_eq!(snapshot_due(&items), Some((7, vec![(0, 5), (1, 7)])));
     }
 
     #[test]

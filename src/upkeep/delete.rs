@@ -9,7 +9,7 @@ use super::retain::{self, Rule, Verdict};
 use super::{Error, Now, Retention, Stepped, Upkeep};
 use crate::ltx::Level;
 use crate::replica::{Item, Replica, Segment, Shelf};
-use crate::restore::plan;
+use crate::restore::plan::Holdings;
 use crate::storage::ErrorKind;
 use crate::types::TxidRange;
 
@@ -155,7 +155,7 @@ pub(super) async fn prove(
 ) -> Result<(), Error> {
     let goes = |segment: &Segment| deletions.iter().any(|(gone, _)| gone == segment);
     let left: Vec<Segment> = items.iter().map(|item| item.segment).filter(|segment| !goes(segment)).collect();
-    let chain = plan::latest(&left).map_err(|_| retain::RetainError::Broken)?;
+    let chain = Holdings::new(left).latest().map_err(|_| retain::RetainError::Broken)?;
     let mut before = None;
     for segment in chain.segments() {
         let item = items.iter().find(|item| item.segment == *segment);

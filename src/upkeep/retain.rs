@@ -16,7 +16,7 @@ use jiff::tz::TimeZone;
 
 use crate::ltx::Level;
 use crate::replica::{Item, Pin, Segment};
-use crate::restore::plan;
+use crate::restore::plan::Holdings;
 use crate::types::{Timestamp, Txid, TxidRange};
 
 use super::policy::{Keep, Retention};
@@ -88,13 +88,15 @@ pub fn judge(items: &[Item], retention: &Retention, pins: &[Pin]) -> Result<Verd
     if all.is_empty() {
         return Ok(Verdict::default());
     }
-    let newest = plan::latest(&all).map_err(|_| RetainError::Broken)?;
-    let restorable = plan::restorable(&all);
+    // By names alone, as Litestream plans: what only brooklet could restore is no reason to delete.
+    let holdings = Holdings::new(all.iter().copied());
+    let newest = holdings.latest().map_err(|_| RetainError::Broken)?;
+    let restorable = holdings.restorable();
     let mut needed: BTreeSet<(Level, _)> = newest.segments().iter().map(name).collect();
     let mut points: BTreeSet<Txid> = BTreeSet::from([newest.end()]);
     let mut verdict = Verdict::default();
     for pin in pins {
-        match plan::exactly(&all, pin.txid) {
+        match holdings.exactly(pin.txid) {
             Ok(chain) => {
                 needed.extend(chain.segments().iter().map(name));
                 points.insert(pin.txid);
@@ -127,7 +129,7 @@ pub fn judge(items: &[Item], retention: &Retention, pins: &[Pin]) -> Result<Verd
     let left: Vec<Segment> = all.iter().filter(|s| !gone.contains(&name(s))).copied().collect();
     let kept_history = left.iter().map(|s| s.txids.max()).filter(|end| Some(*end) >= floor);
     points.extend(kept_history.filter(|end| restorable.binary_search(end).is_ok()));
-    let afterwards = plan::restorable(&left);
+    let afterwards = Holdings::new(left.iter().copied()).restorable();
     if let Some(lost) = points.iter().find(|point| afterwards.binary_search(point).is_err()) {
         return Err(RetainError::Unsafe(*lost));
     }

@@ -64,6 +64,7 @@ pub(crate) fn destination(replica: &Arc<Replica>) -> Destination {
         sync_interval: Duration::from_millis(100),
         max_segments: 0,
         upkeep: None,
+        create_only: false,
     }
 }
 

@@ -22,7 +22,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("restore", &["types", "ltx", "durable", "storage", "replica", "status"]),
     // A snapshot is made of the chain that a restore would take, and nothing goes that one could need: one planner.
     ("upkeep", &["types", "ltx", "storage", "replica", "restore"]),
-    ("config", &["types"]),
+    // Settings of a storage are told in the storage's own words.
+    ("config", &["types", "storage"]),
     ("daemon", &["types", "ltx", "spool", "replica", "capture", "upload", "upkeep", "status"]),
     (
         "cli",
@@ -43,12 +44,16 @@ const PURE: &[&str] = &[
     "capture/pace.rs",
     "restore/plan.rs",
     "restore/points.rs",
+    "restore/ranges.rs",
     "restore/claims.rs",
     "upkeep/policy.rs",
     "upkeep/compact.rs",
     "upkeep/retain.rs",
     "upkeep/audit.rs",
     "cli/flags.rs",
+    "storage/s3/providers.rs",
+    "config/s3.rs",
+    "config/url.rs",
 ];
 
 /// What a pure file has no use for.

@@ -193,7 +193,7 @@ async fn the_official_program_restores_what_upkeep_leaves() {
     stop(daemon).await;
     assert_same_pages(&official_restore(&litestream, &place.join("r"), &[]), &consistent_copy(&path));
     let segments: Vec<_> = files.list_all().await.unwrap().segments().copied().collect();
-    let points = brooklet::restore::plan::restorable(&segments);
+    let points = brooklet::restore::plan::Holdings::new(segments.iter().copied()).restorable();
     assert!(points.len() > 5);
     let last = *points.last().unwrap();
     for point in points {

@@ -3,6 +3,7 @@
 //! then calls restorable is restored and is what was captured.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,7 +12,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use brooklet::ltx::{Decoder, Encoder, Encoding, Header, Level, Proof};
 use brooklet::replica::{Pin, Replica, Segment, Shelf};
-use brooklet::restore::{Target, plan};
+use brooklet::restore::plan::Holdings;
+use brooklet::restore::{Plan, Target};
 use brooklet::storage::{Body, Error, ErrorKind, Key, MemoryStorage, Object, PutOptions, Result, Storage};
 use brooklet::types::{Generation, PageSize, Pgno, RollingChecksum, Timestamp, Txid, TxidRange, page_checksum};
 use brooklet::upkeep::{Keep, Now, Policy, Retention, Snapshots, Stepped, Stop, Upkeep};
@@ -309,24 +311,29 @@ impl World {
         }
     }
 
+    /// The size of the database after a segment, and its pages.
+    async fn decode(&self, segment: &Segment) -> (u32, Pages) {
+        let bytes = loop {
+            match self.replica.read(segment, 0..segment.size).await {
+                Ok(bytes) => break bytes,
+                Err(error) => assert!(error.kind() == ErrorKind::Later, "{segment}: {error}"),
+            }
+        };
+        let mut decoder = Decoder::new(&bytes[..]).unwrap();
+        let (commit, mut found, mut page) = (decoder.header().commit, Pages::new(), Vec::new());
+        while let Some(pgno) = decoder.next_page(&mut page).unwrap() {
+            found.insert(pgno.get(), page.clone());
+        }
+        (commit, found)
+    }
+
     /// Applies a chain as restore does, from bytes that may be kept between calls.
-    async fn apply(&self, chain: &plan::Plan, decoded: &mut BTreeMap<Name, (u32, Pages)>) -> Pages {
+    async fn apply(&self, chain: &Plan, decoded: &mut BTreeMap<Name, (u32, Pages)>) -> Pages {
         let mut pages = Pages::new();
         for segment in chain.segments() {
             let name = (segment.level, segment.txids);
-            if !decoded.contains_key(&name) {
-                let bytes = loop {
-                    match self.replica.read(segment, 0..segment.size).await {
-                        Ok(bytes) => break bytes,
-                        Err(error) => assert!(error.kind() == ErrorKind::Later, "{segment}: {error}"),
-                    }
-                };
-                let mut decoder = Decoder::new(&bytes[..]).unwrap();
-                let (commit, mut found, mut page) = (decoder.header().commit, Pages::new(), Vec::new());
-                while let Some(pgno) = decoder.next_page(&mut page).unwrap() {
-                    found.insert(pgno.get(), page.clone());
-                }
-                decoded.insert(name, (commit, found));
+            if let Entry::Vacant(slot) = decoded.entry(name) {
+                slot.insert(self.decode(segment).await);
             }
             let (commit, found) = &decoded[&name];
             pages.extend(found.iter().map(|(n, page)| (*n, page.clone())));
@@ -345,12 +352,13 @@ impl World {
             }
         }
         let newest = *self.captured.keys().last().unwrap();
-        let latest = plan::latest(&segments).unwrap_or_else(|error| panic!("{error}: {segments:#?}"));
+        let holdings = Holdings::new(segments.iter().copied());
+        let latest = holdings.latest().unwrap_or_else(|error| panic!("{error}: {segments:#?}"));
         assert_eq!(latest.end().get(), newest, "the newest point");
         let mut decoded = BTreeMap::new();
-        let points = plan::restorable(&segments);
+        let points = holdings.restorable();
         for point in &points {
-            let chain = plan::exactly(&segments, *point).unwrap();
+            let chain = holdings.exactly(*point).unwrap();
             let found = self.apply(&chain, &mut decoded).await;
             assert!(found == self.captured[&point.get()].0, "transaction {point} by {chain:#?}");
         }
@@ -414,7 +422,7 @@ async fn live(seed: u64, days: u64, policy: Policy, per_thousand: u64) {
                     }
                 }
                 4 if pinned.len() < 4 => {
-                    let points = plan::restorable(&world.segments().await);
+                    let points = Holdings::new(world.segments().await).restorable();
                     let at = points[usize::try_from(world.roll(points.len() as u64)).unwrap()];
                     let name = format!("pin-{}", pinned.len()).parse().unwrap();
                     let pin = Pin { name, txid: at, time: Timestamp::from_millis(0) };
@@ -557,7 +565,7 @@ async fn a_base_that_somebody_deleted_is_made_good_by_the_audit() {
     for segment in world.segments().await.into_iter().filter(|s| s.txids.is_snapshot()) {
         lose(&world, segment).await;
     }
-    assert!(plan::latest(&world.segments().await).is_err());
+    assert!(Holdings::new(world.segments().await).latest().is_err());
     world.pass(DAY + HOUR).await;
     world.check().await;
 }
