@@ -188,13 +188,14 @@ impl Replica {
 
     /// Exactly these bytes of a segment.
     pub async fn read(&self, segment: &Segment, range: Range<u64>) -> Result<Bytes> {
-        let key = self.key(segment.level, segment.txids);
+        Ok(self.piece(&self.key(segment.level, segment.txids), range).await?)
+    }
+
+    /// These bytes or an error, whatever a proxy in between makes of them.
+    async fn piece(&self, key: &Key, range: Range<u64>) -> storage::Result<Bytes> {
         let wanted = range.end.saturating_sub(range.start);
-        let bytes = self.storage.get(&key, range).await?;
-        if bytes.len() as u64 != wanted {
-            return Err(storage::Error::cut_short(&key, wanted, bytes.len()).into());
-        }
-        Ok(bytes)
+        let bytes = self.storage.get(key, range).await?;
+        if bytes.len() as u64 == wanted { Ok(bytes) } else { Err(storage::Error::cut_short(key, wanted, bytes.len())) }
     }
 
     /// What a segment says about itself; checked against its name.
@@ -205,7 +206,7 @@ impl Replica {
     /// The same for a segment that may or may not be there.
     pub async fn header_of(&self, level: Level, txids: TxidRange) -> Result<Header> {
         let key = self.key(level, txids);
-        let bytes = self.storage.get(&key, 0..Header::SIZE as u64).await?;
+        let bytes = self.piece(&key, 0..Header::SIZE as u64).await?;
         let header = Header::decode(&bytes).map_err(|source| Error::Segment { key: key.clone(), source })?;
         if header.txids != txids {
             return Err(Error::Misnamed { key, found: header.txids });

@@ -6,7 +6,6 @@
 //! means that somebody else writes here, and this one must stop for good.
 
 use std::io;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -122,13 +121,6 @@ impl Replica {
         let tail = unless_shorter(self.piece(key, size - Trailer::SIZE as u64..size).await)?;
         let same = tail.is_some_and(|tail| tail[..] == trailer.encode());
         Ok(same && unless_shorter(self.piece(key, size..size + 1).await)?.is_none())
-    }
-
-    /// These bytes or an error: fewer would make our own segment look like another one.
-    async fn piece(&self, key: &Key, range: Range<u64>) -> storage::Result<Bytes> {
-        let wanted = range.end - range.start;
-        let bytes = self.storage.get(key, range).await?;
-        if bytes.len() as u64 == wanted { Ok(bytes) } else { Err(storage::Error::cut_short(key, wanted, bytes.len())) }
     }
 }
 

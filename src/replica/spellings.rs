@@ -121,6 +121,10 @@ impl Storage for Spellings {
         }
         self.storage.delete(&real).await
     }
+
+    async fn copy(&self, from: &Key, to: &Key) -> Result<bool> {
+        self.storage.copy(&self.real(from).await?, &self.real(to).await?).await
+    }
 }
 
 #[cfg(test)]

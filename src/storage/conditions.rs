@@ -166,6 +166,13 @@ impl<S: Storage> Storage for Conditional<S> {
     async fn delete(&self, keys: &[Key]) -> Result<()> {
         self.inner.delete(keys).await
     }
+
+    async fn copy(&self, from: &Key, to: &Key) -> Result<bool> {
+        if self.known.get() != Conditions::Honoured {
+            self.free(to).await?;
+        }
+        self.inner.copy(from, to).await
+    }
 }
 
 #[cfg(test)]

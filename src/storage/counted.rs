@@ -184,6 +184,11 @@ impl<S: Storage> Storage for Counted<S> {
         let request = self.counts.begin(Operation::Delete);
         request.end(self.inner.delete(keys).await)
     }
+
+    async fn copy(&self, from: &Key, to: &Key) -> Result<bool> {
+        let request = self.counts.begin(Operation::Put);
+        request.end(self.inner.copy(from, to).await)
+    }
 }
 
 #[cfg(test)]

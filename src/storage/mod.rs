@@ -105,6 +105,10 @@ impl<S: Storage + ?Sized> Storage for Arc<S> {
     async fn delete(&self, keys: &[Key]) -> Result<()> {
         (**self).delete(keys).await
     }
+
+    async fn copy(&self, from: &Key, to: &Key) -> Result<bool> {
+        (**self).copy(from, to).await
+    }
 }
 
 /// What to store.

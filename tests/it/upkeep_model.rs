@@ -515,7 +515,8 @@ async fn a_base_goes_up_once_and_not_once_for_every_level() {
     let listings = world.storage.listings.load(Ordering::Relaxed);
     world.pass(HOUR * 3).await;
     let segments = world.segments().await;
-    assert_eq!(segments.iter().filter(|s| s.level == Level::SNAPSHOT).count(), 2);
+    let snapshots: Vec<_> = segments.iter().filter(|s| s.level == Level::SNAPSHOT).collect();
+    assert_eq!(snapshots.len(), 2, "{snapshots:?}");
     assert!(world.storage.listings.load(Ordering::Relaxed) <= listings + 20, "one audit and this test");
     world.check().await;
 }
