@@ -228,6 +228,9 @@ impl Daemon {
         self.shared.stopping.send_replace(true);
         let mut changes = self.shared.board.watch();
         while self.shared.may_catch_up() && tokio::time::timeout_at(deadline, changes.changed()).await.is_ok() {}
+        // Whoever starts next must not meet a request that is still on its way.
+        let ended = futures::future::join_all(self.shared.keepers().map(Keeper::ended));
+        let _ = tokio::time::timeout_at(deadline, ended).await;
         let shippings = self.shared.databases.iter().flat_map(|entry| &entry.shipping);
         shippings.for_each(Shipping::end);
         self.shared.keepers().for_each(Keeper::end);

@@ -66,6 +66,11 @@ impl Keeper {
         self.news.notify_one();
     }
 
+    /// Waits until what is under way has come to its end, which is soon once it was told to stop.
+    pub(super) async fn ended(&self) {
+        drop(self.work.lock().await);
+    }
+
     /// Gives up what is under way.
     pub(super) fn end(&self) {
         self.stop();
