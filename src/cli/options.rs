@@ -273,7 +273,7 @@ pub(crate) fn ltx(matches: &Matches, program: &str) -> Result<LtxOptions, CliErr
 
 pub(crate) fn pin(matches: &Matches, program: &str, now: Timestamp) -> Result<PinOptions, CliError> {
     let source = source(matches, &format!("{program} pin -name NAME /path/to/db"))?;
-    let point = matches.text("at").is_some() || matches.text("txid").is_some();
+    let point = matches.text("at").is_some() || matches.get::<TxidLimit>("txid").is_some();
     let action = match (matches.on("list"), matches.get::<PinName>("name"), matches.get::<PinName>("release")) {
         (true, None, None) if !point => PinAction::List,
         (false, Some(name), None) => PinAction::Set { name, target: target(matches, "at", now)? },

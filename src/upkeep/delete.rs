@@ -52,8 +52,11 @@ impl Upkeep {
         }
         self.deletions.last_round = Some(now.elapsed);
         // What is broken is the audit's business, and nothing to be told every few minutes.
-        let Ok(verdict) = retain::judge(items, &retention, &[]) else {
-            return Ok(Round::Nothing { again: self.next_round(items, &retention, every) });
+        let verdict = match retain::judge(items, &retention, &[]) {
+            Err(retain::RetainError::Broken) => {
+                return Ok(Round::Nothing { again: self.next_round(items, &retention, every) });
+            }
+            verdict => verdict?,
         };
         if self.ripe(&verdict, now, retention.grace).is_empty() {
             return Ok(Round::Nothing { again: self.next_round(items, &retention, every) });

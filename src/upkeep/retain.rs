@@ -8,8 +8,9 @@
 //! rules: the outcome is checked against the planner of restores, and if the
 //! check fails nothing is deleted at all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use jiff::civil::{Date, ISOWeekDate};
 use jiff::tz::TimeZone;
@@ -116,19 +117,19 @@ pub fn judge(items: &[Item], retention: &Retention, pins: &[Pin]) -> Result<Verd
         // Litestream takes the position of a level from its newest segment.
         needed.extend(all.iter().filter(|s| s.level == level).max_by_key(|s| s.txids.max()).map(name));
     }
-    let holders = Holders::of(&all);
+    let holders = Holders::of(items);
     for item in items {
-        if needed.contains(&name(&item.segment)) {
-            continue;
-        }
-        if let Some(rule) = rule_for(item, &holders, floor, retention) {
-            verdict.deletions.push((item.segment, rule));
+        let segment = item.segment;
+        match rule_for(item, &holders, floor, retention) {
+            Some(rule) if !needed.contains(&name(&segment)) => verdict.deletions.push((segment, rule)),
+            // Kept for another reason than its own point.
+            Some(_) => {}
+            None => drop(points.insert(segment.txids.max())),
         }
     }
+    points.retain(|point| restorable.binary_search(point).is_ok());
     let gone: BTreeSet<_> = verdict.deletions.iter().map(|(segment, _)| name(segment)).collect();
     let left: Vec<Segment> = all.iter().filter(|s| !gone.contains(&name(s))).copied().collect();
-    let kept_history = left.iter().map(|s| s.txids.max()).filter(|end| Some(*end) >= floor);
-    points.extend(kept_history.filter(|end| restorable.binary_search(end).is_ok()));
     let afterwards = Holdings::new(left.iter().copied()).restorable();
     if let Some(lost) = points.iter().find(|point| afterwards.binary_search(point).is_err()) {
         return Err(RetainError::Unsafe(*lost));
@@ -160,13 +161,10 @@ fn rule_for(item: &Item, holders: &Holders, floor: Option<Txid>, retention: &Ret
     } else if below_floor {
         return Some(Rule::OldChanges);
     }
-    let rested = retention.l0.is_some_and(|rest| item.age >= rest);
-    if level != Level::L0 || !rested {
-        return None;
-    }
+    let Some(rest) = retention.l0.filter(|rest| level == Level::L0 && item.age >= *rest) else { return None };
     match txids.is_snapshot() {
         true => holders.has_snapshot(&item.segment).then_some(Rule::Promoted),
-        false => holders.hold(&item.segment).then_some(Rule::Merged),
+        false => holders.held_since(&item.segment).is_some_and(|held| held >= rest).then_some(Rule::Merged),
     }
 }
 
@@ -176,28 +174,38 @@ fn rule_for(item: &Item, holders: &Holders, floor: Option<Txid>, retention: &Ret
 struct Holders {
     merged: Vec<Vec<TxidRange>>,
     snapshots: BTreeSet<TxidRange>,
+    /// The ages of level 0, by the last TXID.
+    singles: BTreeMap<Txid, Duration>,
 }
 
 impl Holders {
-    fn of(all: &[Segment]) -> Self {
-        let at = |level: Level| all.iter().filter(move |s| s.level == level).map(|s| s.txids);
+    fn of(items: &[Item]) -> Self {
+        let at = |level: Level| items.iter().filter(move |i| i.segment.level == level);
         let between = Level::all().filter(|level| *level > Level::L0 && *level < Level::SNAPSHOT);
         let sorted = |level| {
-            let mut ranges: Vec<TxidRange> = at(level).collect();
+            let mut ranges: Vec<TxidRange> = at(level).map(|i| i.segment.txids).collect();
             ranges.sort_unstable();
             ranges
         };
-        Self { merged: between.map(sorted).collect(), snapshots: at(Level::SNAPSHOT).collect() }
+        Self {
+            merged: between.map(sorted).collect(),
+            snapshots: at(Level::SNAPSHOT).map(|i| i.segment.txids).collect(),
+            singles: at(Level::L0).map(|i| (i.segment.txids.max(), i.age)).collect(),
+        }
     }
 
     fn has_snapshot(&self, base: &Segment) -> bool {
         self.snapshots.contains(&base.txids)
     }
 
-    fn hold(&self, single: &Segment) -> bool {
-        self.merged.iter().any(|ranges| {
+    /// How old the youngest is of all that the same merged segment holds: they go
+    /// together. A transaction is no use without those between it and the last merged point.
+    fn held_since(&self, single: &Segment) -> Option<Duration> {
+        self.merged.iter().find_map(|ranges| {
             let next = ranges.partition_point(|range: &TxidRange| (*range).min() <= single.txids.min());
-            next > 0 && single.txids.max() <= ranges[next - 1].max()
+            let holder = *ranges.get(next.checked_sub(1)?)?;
+            let held = self.singles.range(holder.min()..=holder.max()).map(|(_, age)| *age).min();
+            held.filter(|_| single.txids.max() <= holder.max())
         })
     }
 }
@@ -258,7 +266,6 @@ fn week(date: Date) -> Period {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     const HOUR: u64 = 3600;
     const DAY: u64 = 24 * HOUR;
@@ -290,9 +297,9 @@ mod tests {
 
     #[test]
     fn single_transactions_go_once_they_are_merged_and_have_rested() {
-        let mut items = vec![at(9, 1, 1, 9999), at(1, 2, 4, 900)];
-        items.extend([at(0, 2, 2, 301), at(0, 3, 3, 300), at(0, 4, 4, 299), at(0, 5, 5, 999), at(0, 6, 6, 999)]);
-        assert_eq!(by_default(&items), [(0, 3), (0, 2)]);
+        let mut items = vec![at(9, 1, 1, 9999), at(1, 2, 3, 900), at(1, 4, 5, 900)];
+        items.extend([at(0, 2, 2, 301), at(0, 3, 3, 300), at(0, 4, 4, 999), at(0, 5, 5, 299), at(0, 6, 6, 999)]);
+        assert_eq!(by_default(&items), [(0, 3), (0, 2)], "what was merged together goes together");
         let never = Retention { l0: None, ..Retention::default() };
         assert_eq!(gone(&items, &never, &[]), []);
     }
