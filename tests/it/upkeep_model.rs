@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,6 +32,9 @@ pub(crate) struct Unlucky {
     pub(crate) fetched: AtomicU64,
     pub(crate) largest_get: AtomicU64,
     pub(crate) listings: AtomicU64,
+    /// Whether deleting is denied, and how often it was tried.
+    denies: AtomicBool,
+    deletions: AtomicU64,
 }
 
 impl Unlucky {
@@ -44,6 +47,8 @@ impl Unlucky {
             fetched: AtomicU64::new(0),
             largest_get: AtomicU64::new(0),
             listings: AtomicU64::new(0),
+            denies: AtomicBool::new(false),
+            deletions: AtomicU64::new(0),
         })
     }
 
@@ -102,6 +107,10 @@ impl Storage for Unlucky {
 
     async fn delete(&self, keys: &[Key]) -> Result<()> {
         self.before()?;
+        self.deletions.fetch_add(1, Ordering::Relaxed);
+        if self.denies.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::Refused, "injected: access denied"));
+        }
         let answer = self.inner.delete(keys).await;
         self.after(answer)
     }
@@ -659,4 +668,58 @@ async fn what_is_no_longer_needed_stays_for_the_grace() {
     world.pass(Duration::from_secs(700)).await;
     assert_eq!(singles(world.segments().await), 1);
     world.check().await;
+}
+
+/// Credentials that may create and read: everything but deleting goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storage_that_does_not_let_us_delete_is_asked_once() {
+    let mut world = World::new(16, 0, short(), 5, 512).await;
+    world.storage.denies.store(true, Ordering::Relaxed);
+    for _ in 0..60 {
+        world.commit(1).await;
+        world.pass(HOUR).await;
+    }
+    assert_eq!(world.storage.deletions.load(Ordering::Relaxed), 1);
+    let segments = world.segments().await;
+    assert!(segments.iter().any(|s| s.level.get() == 3) && segments.len() > 180, "{}", segments.len());
+    assert!(segments.iter().filter(|s| s.level == Level::SNAPSHOT).count() >= 3);
+    assert_eq!(world.check().await.len(), 61);
+}
+
+/// As Litestream before 0.5.15 wrote it: a page that the database lost and got
+/// back, whose new content is nowhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn segments_with_a_hole_in_their_growth_stay_as_they_are_and_a_new_base_follows() {
+    let mut world = World::new(17, 0, short(), 6, 512).await;
+    let mut put = async |pages: u32, changed: &[u32]| {
+        let before = checksum(&world.pages);
+        world.pages.retain(|n, _| *n <= pages);
+        for n in 1..=pages {
+            let page = world.random_page();
+            world.pages.entry(n).or_insert(page);
+        }
+        let txid = world.shelf.listing().next_txid();
+        let header = world.header(TxidRange::single(txid), Some(before));
+        world.put(Level::L0, header, changed).await;
+        world.captured.insert(txid.get(), (world.pages.clone(), header.timestamp));
+    };
+    put(4, &[1]).await;
+    put(6, &[1, 6]).await;
+    world.pass(HOUR).await;
+    let segments = world.segments().await;
+    let at_0 = segments.iter().filter(|s| s.level == Level::L0).count();
+    assert_eq!((at_0, segments.iter().any(|s| s.level.get() == 1)), (3, false), "{segments:#?}");
+    // The snapshot of the day would meet the same hole.
+    world.commit(1).await;
+    world.pass(DAY + HOUR).await;
+    let newest = *world.captured.keys().last().unwrap();
+    assert!(world.segments().await.iter().any(|s| s.level == Level::SNAPSHOT && s.txids.max().get() == newest));
+    for _ in 0..3 {
+        world.commit(1).await;
+        world.pass(HOUR).await;
+    }
+    let chain = Holdings::new(world.segments().await).latest().unwrap();
+    let found = world.apply(&chain, &mut BTreeMap::new()).await;
+    assert!(found == world.captured.values().last().unwrap().0);
+    assert!(world.segments().await.iter().any(|s| s.level.get() == 2), "upkeep goes on behind it");
 }
