@@ -161,7 +161,7 @@ fn rule_for(item: &Item, holders: &Holders, floor: Option<Txid>, retention: &Ret
     } else if below_floor {
         return Some(Rule::OldChanges);
     }
-    let Some(rest) = retention.l0.filter(|rest| level == Level::L0 && item.age >= *rest) else { return None };
+    let rest = retention.l0.filter(|rest| level == Level::L0 && item.age >= *rest)?;
     match txids.is_snapshot() {
         true => holders.has_snapshot(&item.segment).then_some(Rule::Promoted),
         false => holders.held_since(&item.segment).is_some_and(|held| held >= rest).then_some(Rule::Merged),

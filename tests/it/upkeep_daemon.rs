@@ -229,6 +229,7 @@ async fn the_official_program_continues_what_upkeep_leaves() {
     caught_up(&daemon).await;
     stop(daemon).await;
     let old = files.list_all().await.unwrap();
+    assert_eq!(count(&old, 9), 1, "the base is where Litestream's retention of level 0 does not reach");
     let old_point = old.level(Level::new(1).unwrap())[0].txids.max();
     let old_state = try_restore(&files, Target::Txid(old_point)).await.unwrap();
 
@@ -259,6 +260,8 @@ async fn the_official_program_continues_what_upkeep_leaves() {
     }
     let _ = Command::new("kill").arg(child.id().to_string()).status();
     child.wait().unwrap();
+    let after = files.list_all().await.unwrap();
+    assert!(after.level(Level::L0).iter().all(|s| !s.txids.is_snapshot()), "it has deleted the base that it saw");
     let theirs = official_restore(&litestream, &place.join("r"), &["-txid", &old_point.to_string()]);
     assert_same_pages(&theirs, &old_state);
     assert_eq!(rows(&try_restore(&files, Target::Latest).await.unwrap()), rows(&expected));
