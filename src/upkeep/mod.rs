@@ -134,7 +134,8 @@ impl Upkeep {
         // The listing that the upload began with counts as the first audit.
         let audited = *self.audited.get_or_insert(now.elapsed);
         let since = now.elapsed.saturating_sub(audited);
-        if since >= self.policy.audit_interval
+        let interval = self.audit_interval();
+        if since >= interval
             && let Some(found) = self.audit(now).await?
         {
             return Ok(found);
@@ -142,7 +143,7 @@ impl Upkeep {
         if let Some(merge) = self.unfinished.take() {
             return self.merge(merge).await;
         }
-        let mut again = vec![Some(self.policy.audit_interval.saturating_sub(since).max(SOON))];
+        let mut again = vec![Some(interval.saturating_sub(since).max(SOON))];
         let items = self.shelf.items(now.elapsed, now.wall);
         let found = compact::merges(&items, &self.policy.levels, &self.aside);
         self.report_holes(&found.holes);
@@ -288,6 +289,15 @@ impl Upkeep {
             return Ok(None);
         }
         Ok(Some(Stepped::LookAgain { needs_base, strangers: found.strangers }))
+    }
+
+    /// Each replica has its own, up to an eighth shorter, so that many that were
+    /// opened together are not all listed together.
+    fn audit_interval(&self) -> Duration {
+        let interval = self.policy.audit_interval;
+        let share = u32::try_from(self.shift >> 32).unwrap_or(u32::MAX);
+        let nanos = (interval / 8).as_nanos().saturating_mul(u128::from(share)) >> 32;
+        interval.saturating_sub(Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)))
     }
 
     fn report_holes(&mut self, holes: &[(Level, TxidRange)]) {

@@ -118,7 +118,7 @@ impl Model {
                 let mut below: Vec<_> = self.born.iter().filter(|b| b.0 == level - 1 && b.1 > reached.max(1)).collect();
                 below.sort_by_key(|b| b.1);
                 let run: Vec<_> = below.iter().zip(below.iter().skip(1)).take_while(|(a, b)| a.2 + 1 == b.1).collect();
-                let end = run.iter().take(*most).last().map(|(_, b)| b.2);
+                let end = run.iter().take(*most).next_back().map(|(_, b)| b.2);
                 if let Some(first) = below.first() {
                     let (min, max) = (first.1, end.unwrap_or(first.2));
                     self.add(*level, min, max);
