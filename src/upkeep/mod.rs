@@ -211,7 +211,10 @@ impl Upkeep {
             MergeError::Inputs(error) => error.is_damage(),
             _ => true,
         };
-        let needs_base = damaged || merge.level == Level::SNAPSHOT;
+        // What lies before a snapshot is not needed for the newest point.
+        let listing = self.shelf.listing();
+        let bygone = listing.segments().any(|s| s.txids.is_snapshot() && s.txids.max() >= merge.txids.max());
+        let needs_base = (damaged && !bygone) || merge.level == Level::SNAPSHOT;
         tracing::error!(
             replica = self.replica.name(),
             level = merge.level.get(),

@@ -14,7 +14,7 @@ use brooklet::ltx::{Decoder, Encoder, Encoding, Header, Level, Proof};
 use brooklet::replica::{Pin, Replica, Segment, Shelf};
 use brooklet::restore::plan::Holdings;
 use brooklet::restore::{Plan, Target};
-use brooklet::storage::{Body, Error, ErrorKind, Key, MemoryStorage, Object, PutOptions, Result, Storage};
+use brooklet::storage::{Body, Error, ErrorKind, Key, MemoryStorage, Object, Put, PutOptions, Result, Storage};
 use brooklet::types::{Generation, PageSize, Pgno, RollingChecksum, Timestamp, Txid, TxidRange, page_checksum};
 use brooklet::upkeep::{Keep, Now, Policy, Retention, Snapshots, Stepped, Stop, Upkeep};
 use bytes::Bytes;
@@ -723,4 +723,29 @@ async fn segments_with_a_hole_in_their_growth_stay_as_they_are_and_a_new_base_fo
     let found = world.apply(&chain, &mut BTreeMap::new()).await;
     assert!(found == world.captured.values().last().unwrap().0);
     assert!(world.segments().await.iter().any(|s| s.level.get() == 2), "upkeep goes on behind it");
+}
+
+/// A damaged segment is found when it is merged, and not only when it is restored.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_segment_is_left_aside_and_a_new_base_follows() {
+    let mut world = World::new(18, 0, short(), 6, 512).await;
+    for _ in 0..4 {
+        world.commit(1).await;
+    }
+    let damaged = world.segments().await.into_iter().find(|s| s.txids.max().get() == 3).unwrap();
+    let key = world.replica.key(damaged.level, damaged.txids);
+    let mut bytes = world.storage.get(&key, 0..damaged.size).await.unwrap().to_vec();
+    bytes[200] ^= 1;
+    let options = PutOptions { how: Put::Replace, timestamp: Some(damaged.created) };
+    world.storage.put(&key, bytes.into(), options).await.unwrap();
+    world.pass(HOUR).await;
+    let newest = *world.captured.keys().last().unwrap();
+    let segments = world.segments().await;
+    let snapshots = segments.iter().filter(|s| s.level == Level::SNAPSHOT && s.txids.max().get() == newest).count();
+    assert_eq!((newest, snapshots), (6, 1), "one base, and once: {segments:#?}");
+    world.commit(1).await;
+    world.pass(HOUR).await;
+    let chain = Holdings::new(world.segments().await).latest().unwrap();
+    let found = world.apply(&chain, &mut BTreeMap::new()).await;
+    assert!(found == world.captured.values().last().unwrap().0);
 }
