@@ -16,6 +16,7 @@ use brooklet::ltx::Encoding;
 use brooklet::replica::{Layout, Replica};
 use brooklet::restore::{self, IntegrityCheck, Limits, Progress, Target};
 use brooklet::storage::{FileStorage, Key};
+use brooklet::upkeep::Policy;
 use rusqlite::Connection;
 
 /// How long the example writes.
@@ -47,6 +48,7 @@ async fn demo(dir: &Path) -> Result<(), Box<dyn Error>> {
         sync_interval: Duration::from_millis(250),
         max_segments: 0,
         create_only: false,
+        upkeep: Some(Policy::default()),
     };
     let daemon = Daemon::start(
         vec![Job { capture: capture::Options::new(&source), replicas: vec![destination] }],

@@ -9,6 +9,9 @@
 //! chain without a hole, fetch, verify, rename.
 //!
 //! `doctor` tries out whether a storage does what the others need of it.
+//! `upkeep` merges what is on a replica, makes snapshots of it, and deletes what
+//! policy no longer keeps.
+//!
 //! `types` are the nouns. `config`, `daemon` and `cli` open doors and read what
 //! the rooms pin up in `status`.
 
@@ -25,5 +28,6 @@ pub mod spool;
 pub mod status;
 pub mod storage;
 pub mod types;
+pub mod upkeep;
 pub mod upload;
 pub mod wal;

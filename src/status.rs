@@ -50,6 +50,8 @@ pub struct ReplicaFacts {
     pub error: Option<String>,
     /// Another writer has taken over.
     pub fenced: bool,
+    /// Why segments are not merged or deleted, if something is wrong.
+    pub upkeep_error: Option<String>,
 }
 
 /// What is known about one database.

@@ -18,6 +18,7 @@ mod claims;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -27,7 +28,7 @@ use futures::stream;
 use crate::capture::Base;
 use crate::ltx::{self, Decoder, Encoding, Level};
 use crate::replica;
-use crate::replica::{Listing, PutError, Replica};
+use crate::replica::{Listing, PutError, Replica, Segment, Shelf};
 use crate::spool::{Pending, Seq, Spool, Spooled};
 use crate::storage::{Body, ErrorKind};
 use crate::types::{Generation, Timestamp, Txid, TxidRange};
@@ -159,6 +160,8 @@ pub struct Confirmed {
 /// Ships to one replica of one database.
 pub struct Uploader {
     replica: Arc<Replica>,
+    /// What the replica holds, for whoever else works on it.
+    shelf: Shelf,
     encoding: Encoding,
     max_segments: usize,
     history: Option<Generation>,
@@ -167,6 +170,8 @@ pub struct Uploader {
     unresolved: Option<Prepared>,
     /// What this value itself wrote last.
     wrote: Option<Txid>,
+    /// The history up to here is no use without a base.
+    distrusted: Option<Txid>,
     fenced: bool,
     tidied: bool,
     claims: Option<Claims>,
@@ -186,6 +191,8 @@ struct Prepared {
     txid: Txid,
     through: Seq,
     timestamp: Timestamp,
+    header: ltx::Header,
+    size: u64,
     body: PreparedBody,
 }
 
@@ -195,6 +202,11 @@ enum PreparedBody {
 }
 
 impl Prepared {
+    fn segment(&self) -> Segment {
+        let txids = TxidRange::single(self.txid);
+        Segment { level: Level::L0, txids, size: self.size, created: self.timestamp }
+    }
+
     fn body(&self) -> Body {
         match &self.body {
             PreparedBody::Memory(bytes) => Body::Bytes(bytes.clone()),
@@ -217,16 +229,23 @@ impl Uploader {
         let max_segments = if max_segments == 0 { BATCH_SEGMENTS } else { max_segments.min(BATCH_SEGMENTS) };
         Self {
             replica,
+            shelf: Shelf::default(),
             encoding,
             max_segments,
             history: None,
             opened: None,
             unresolved: None,
             wrote: None,
+            distrusted: None,
             fenced: false,
             tidied: false,
             claims: None,
         }
+    }
+
+    /// What the replica holds, kept up to date with every upload.
+    pub fn shelf(&self) -> &Shelf {
+        &self.shelf
     }
 
     /// The same for a replica that must not be listed.
@@ -253,6 +272,12 @@ impl Uploader {
     /// Asks the replica again where it stands before anything else is shipped.
     pub fn forget(&mut self) {
         (self.opened, self.unresolved) = (None, None);
+    }
+
+    /// What is there does not hold together: it gets a base and a snapshot above it.
+    pub fn distrust(&mut self) {
+        self.distrusted = self.shelf.listing().position();
+        self.forget();
     }
 
     /// Ships the next object of this history, if there is one.
@@ -317,6 +342,7 @@ impl Uploader {
         }
         self.note_fence(put)?;
         let done = self.unresolved.take().expect("still there");
+        self.shelf.put(done.segment(), done.header);
         self.confirm(done.txid, done.through, done.timestamp);
         Ok(Advanced::Shipped)
     }
@@ -348,10 +374,12 @@ impl Uploader {
 
     async fn put_complete(&mut self, base: &Base, level: Level, txids: TxidRange) -> Result<(), Error> {
         let trouble = Arc::new(Mutex::new(None));
+        let size = Arc::new(AtomicU64::new(0));
+        let sent = size.clone();
         let reader = base.encode(txids, Some(self.encoding)).map_err(|e| Error::Base(e.chain()))?;
         let seen = trouble.clone();
         let pieces = stream::unfold(Some(reader), move |reader| {
-            let seen = seen.clone();
+            let (seen, sent) = (seen.clone(), sent.clone());
             async move {
                 let mut reader = reader?;
                 let piece = tokio::task::spawn_blocking(move || {
@@ -359,7 +387,10 @@ impl Uploader {
                     (piece, reader)
                 });
                 match piece.await {
-                    Ok((Ok(Some(bytes)), reader)) => Some((Ok(Bytes::from(bytes)), Some(reader))),
+                    Ok((Ok(Some(bytes)), reader)) => {
+                        sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                        Some((Ok(Bytes::from(bytes)), Some(reader)))
+                    }
                     Ok((Ok(None), _)) => None,
                     Ok((Err(error), _)) => {
                         let text = error.chain();
@@ -375,7 +406,10 @@ impl Uploader {
         if let Some(text) = trouble.lock().expect("no holder of this lock panics").take() {
             return Err(Error::Base(text));
         }
-        self.note_fence(put)
+        self.note_fence(put)?;
+        let size = size.load(Ordering::Relaxed);
+        self.shelf.put(Segment { level, txids, size, created: base.timestamp() }, base.header(txids));
+        Ok(())
     }
 
     fn note_fence(&mut self, put: Result<(), PutError>) -> Result<(), Error> {
@@ -421,12 +455,14 @@ impl Uploader {
         if let Some(claims) = &self.claims {
             return self.open_unlisted(claims, spool, generation).await.map(Some);
         }
+        let mark = self.shelf.begin_listing();
         let listing = self.replica.list_all().await?;
+        self.shelf.replace(mark, listing.clone());
         let position = listing.position();
         let Some(position) = position else {
             return Ok(Some(Opened { position: None, whole: true, confirmed: None }));
         };
-        let whole = listing.gap_free_end() == Some(position);
+        let whole = listing.gap_free_end() == Some(position) && self.distrusted != Some(position);
         let newest = newest_at(&listing, position);
         let header = match newest {
             Some(segment) => Some(self.replica.read_header(segment).await?),
@@ -527,7 +563,7 @@ impl Uploader {
 
 /// The least merged segment that ends the history. It is not always at level 0:
 /// merging and lifecycle rules remove from there what higher levels hold.
-fn newest_at(listing: &Listing, position: Txid) -> Option<&replica::Segment> {
+fn newest_at(listing: &Listing, position: Txid) -> Option<&Segment> {
     listing.segments().find(|segment| segment.txids.max() == position)
 }
 
@@ -571,17 +607,19 @@ fn merge(spool: &Spool, segments: &[Spooled], txid: Txid, encoding: Encoding) ->
     let newest = segments.last().ok_or(ltx::Error::NothingToMerge)?;
     let txids = TxidRange::single(txid);
     let bytes: u64 = segments.iter().map(|s| s.size).sum();
-    let body = if bytes <= IN_MEMORY {
-        let (out, _) = ltx::merge(inputs, Vec::new(), txids, encoding)?;
-        PreparedBody::Memory(out.into())
+    let headers: Vec<ltx::Header> = inputs.iter().map(|input| *input.header()).collect();
+    let header = ltx::merged_header(&headers, txids)?;
+    let (body, size) = if bytes <= IN_MEMORY {
+        let (out, finished) = ltx::merge(inputs, Vec::new(), txids, encoding)?;
+        (PreparedBody::Memory(out.into()), finished.size)
     } else {
         const BUFFER: usize = 256 * 1024;
         let draft = spool.scratch("upload").map_err(ltx::Error::Io)?;
         let out = std::io::BufWriter::with_capacity(BUFFER, draft);
-        let (out, _) = ltx::merge(inputs, out, txids, encoding)?;
-        PreparedBody::Disk(out.into_inner().map_err(|e| ltx::Error::Io(e.into_error()))?)
+        let (out, finished) = ltx::merge(inputs, out, txids, encoding)?;
+        (PreparedBody::Disk(out.into_inner().map_err(|e| ltx::Error::Io(e.into_error()))?), finished.size)
     };
-    Ok(Prepared { txid, through: newest.seq, timestamp: newest.header.timestamp, body })
+    Ok(Prepared { txid, through: newest.seq, timestamp: newest.header.timestamp, header, size, body })
 }
 
 #[cfg(test)]

@@ -54,14 +54,10 @@ impl Base {
         u64::from(self.state.page_count) * u64::from(self.state.identity.page_size.get())
     }
 
-    /// Starts the segment under the TXIDs that the replica gives it. `encoding`
-    /// is the replica's.
-    ///
-    /// # Errors
-    /// When the header would not be a legal one.
-    pub fn encode(&self, txids: TxidRange, encoding: Option<Encoding>) -> Result<BaseReader, Error> {
+    /// The header of the segment under those TXIDs.
+    pub fn header(&self, txids: TxidRange) -> Header {
         let size = frame_end(self.cursor.frame, self.state.identity.page_size) - WAL_HEADER_SIZE;
-        let header = Header {
+        Header {
             page_size: self.state.identity.page_size,
             commit: self.state.page_count,
             txids,
@@ -69,7 +65,16 @@ impl Base {
             wal: Some(WalSpan { offset: WAL_HEADER_SIZE, size, salts: self.cursor.salts }),
             generation: Some(self.state.generation),
             proof: Some(Proof { before: None, after: self.state.checksum }),
-        };
+        }
+    }
+
+    /// Starts the segment under the TXIDs that the replica gives it. `encoding`
+    /// is the replica's.
+    ///
+    /// # Errors
+    /// When the header would not be a legal one.
+    pub fn encode(&self, txids: TxidRange, encoding: Option<Encoding>) -> Result<BaseReader, Error> {
+        let header = self.header(txids);
         let out = Pipe::default();
         let encoder = Encoder::new(out.clone(), header, encoding.unwrap_or(self.encoding))?;
         Ok(BaseReader {

@@ -74,6 +74,8 @@ mod tests {
     fn the_overview_lists_commands_in_order() {
         let text = overview("brooklet");
         let names: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix('\t')?.split("  ").next()).skip(1).collect();
-        assert_eq!(names, ["databases", "doctor", "generations", "info", "ltx", "replicate", "restore", "version"]);
+        let expected =
+            ["databases", "doctor", "generations", "info", "ltx", "pin", "prune", "replicate", "restore", "version"];
+        assert_eq!(names, expected);
     }
 }

@@ -17,6 +17,8 @@ mod listing;
 mod log;
 mod open;
 mod options;
+mod pin;
+mod prune;
 mod quote;
 mod render;
 mod replicate;
@@ -37,8 +39,8 @@ use flags::FlagError;
 
 pub use error::CliError;
 pub use options::{
-    ConfigFlags, DatabasesOptions, DoctorOptions, GenerationsOptions, InfoOptions, Job, Levels, LtxOptions,
-    ReplicateOptions, RestoreAllOptions, RestoreJob, RestoreOptions, Source, VersionOptions,
+    ConfigFlags, DatabasesOptions, DoctorOptions, GenerationsOptions, InfoOptions, Job, Levels, LtxOptions, PinAction,
+    PinOptions, PruneOptions, ReplicateOptions, RestoreAllOptions, RestoreJob, RestoreOptions, Source, VersionOptions,
 };
 pub use settings::{Context, Subject};
 
@@ -112,6 +114,8 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
         "generations" => listing::generations(&options::generations(&matches, program)?, context),
         "info" => info::run(&options::info(&matches, program)?, context),
         "ltx" => listing::ltx(&options::ltx(&matches, program)?, context),
+        "pin" => pin::run(&options::pin(&matches, program, SystemTime::now().into())?, context),
+        "prune" => prune::run(&options::prune(&matches, program)?, context),
         "replicate" => replicate::run(&options::replicate(&matches)?, context),
         "restore" => restore::run(&options::restore(&matches, program, SystemTime::now().into())?, context),
         "version" => version::run(VersionOptions { verbose: matches.on("verbose") }),

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use super::error::CliError;
 use crate::capture;
+use crate::config;
 use crate::config::{Backend, Database, LtxEncoding, ReplicaSettings, S3Settings, Truncate};
 use crate::daemon::{Destination, Job};
 use crate::ltx::Encoding;
 use crate::replica::{Layout, Replica, Spellings};
 use crate::storage::s3::{self, S3Storage};
 use crate::storage::{Conditional, FileStorage, Key, Known, LookFirst, Pace, Retry, Storage, Throttle};
+use crate::upkeep::{Keep, Policy, Retention, Snapshots, TimeOfDay};
 
 /// Where a replica is.
 pub(super) struct Place {
@@ -143,12 +145,43 @@ pub(super) fn job(database: &Database) -> Result<Job, CliError> {
 fn destination(settings: &ReplicaSettings) -> Result<Destination, CliError> {
     Ok(Destination {
         replica: Arc::new(replica(settings)?),
-        encoding: match settings.ltx_encoding {
-            LtxEncoding::Block => Encoding::Block,
-            LtxEncoding::Frame => Encoding::Frame,
-        },
+        encoding: encoding(settings),
         sync_interval: settings.sync_interval,
-        max_segments: 0,
+        max_segments: settings.upkeep.max_segments,
+        upkeep: Some(policy(settings)),
         create_only: settings.create_only,
     })
+}
+
+/// What a replica keeps, whoever deletes the rest.
+pub(super) fn retention(settings: &ReplicaSettings) -> Retention {
+    let asked = &settings.upkeep;
+    let config::Keep { last, hourly, daily, weekly, monthly, yearly } = asked.keep;
+    Retention {
+        l0: asked.l0_retention,
+        check_interval: asked.check_interval,
+        history: settings.snapshots.retention,
+        keep: Keep { last, hourly, daily, weekly, monthly, yearly },
+        grace: asked.grace,
+    }
+}
+
+fn policy(settings: &ReplicaSettings) -> Policy {
+    let asked = &settings.upkeep;
+    let at = asked.snapshot_at.map(|(after_midnight, jitter)| TimeOfDay { after_midnight, jitter });
+    Policy {
+        levels: asked.levels.clone(),
+        snapshots: Snapshots { interval: settings.snapshots.interval, at },
+        retention: asked.retention_enabled.then(|| retention(settings)),
+        verify: asked.verify,
+        audit_interval: asked.audit_interval,
+        encoding: encoding(settings),
+    }
+}
+
+fn encoding(settings: &ReplicaSettings) -> Encoding {
+    match settings.ltx_encoding {
+        LtxEncoding::Block => Encoding::Block,
+        LtxEncoding::Frame => Encoding::Frame,
+    }
 }

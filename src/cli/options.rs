@@ -8,6 +8,7 @@ use super::commands::Matches;
 use super::error::CliError;
 use super::values;
 use crate::config::shown_url;
+use crate::replica::PinName;
 use crate::restore::{IntegrityCheck, Target};
 use crate::types::{Timestamp, Txid};
 
@@ -77,6 +78,57 @@ pub struct InfoOptions {
     pub parallelism: usize,
     /// Print JSON.
     pub json: bool,
+}
+
+/// What to do about pins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PinAction {
+    /// Show them.
+    List,
+    /// Keep a point.
+    Set {
+        /// Under this name.
+        name: PinName,
+        /// Which.
+        target: Target,
+    },
+    /// Keep it no longer.
+    Release {
+        /// The name.
+        name: PinName,
+    },
+}
+
+/// `pin`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinOptions {
+    /// The config file.
+    pub config: ConfigFlags,
+    /// Where.
+    pub source: Source,
+    /// Only the replica with this name.
+    pub replica: Option<String>,
+    /// What to do.
+    pub action: PinAction,
+    /// Print JSON.
+    pub json: bool,
+}
+
+/// `prune`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PruneOptions {
+    /// The config file.
+    pub config: ConfigFlags,
+    /// Where; `None`: every database of the config.
+    pub source: Option<Source>,
+    /// Only the replica with this name.
+    pub replica: Option<String>,
+    /// In place of `snapshot.retention`; always given with a URL.
+    pub retention: Option<Duration>,
+    /// Only tell.
+    pub dry_run: bool,
+    /// Also delete more than half of the snapshots.
+    pub confirm: bool,
 }
 
 /// Which levels to list.
@@ -287,6 +339,45 @@ pub(crate) fn ltx(matches: &Matches, program: &str) -> Result<LtxOptions, CliErr
     Ok(LtxOptions { config: config_flags(matches), source, replica, levels, json: matches.on("json") })
 }
 
+pub(crate) fn pin(matches: &Matches, program: &str, now: Timestamp) -> Result<PinOptions, CliError> {
+    let source = source(matches, &format!("{program} pin -name NAME /path/to/db"))?;
+    let point = matches.text("at").is_some() || matches.get::<TxidLimit>("txid").is_some();
+    let action = match (matches.on("list"), matches.get::<PinName>("name"), matches.get::<PinName>("release")) {
+        (true, None, None) if !point => PinAction::List,
+        (false, Some(name), None) => PinAction::Set { name, target: target(matches, "at", now)? },
+        (false, None, Some(name)) if !point => PinAction::Release { name },
+        _ => {
+            let message = "use one of -name NAME (with -at or -txid, or for the newest point), -list and -release NAME";
+            return Err(CliError::usage(message));
+        }
+    };
+    let json = matches.on("json");
+    Ok(PinOptions { config: config_flags(matches), source, replica: matches.text("replica"), action, json })
+}
+
+pub(crate) fn prune(matches: &Matches, program: &str) -> Result<PruneOptions, CliError> {
+    let source = match matches.words().is_empty() {
+        true => None,
+        false => Some(source(matches, &format!("{program} prune /path/to/db"))?),
+    };
+    let retention = matches.duration("retention");
+    if let (Some(Source::Url(url)), None) = (&source, retention) {
+        let message = "-retention is required with a replica URL: no config says how much is to be kept".to_owned();
+        return Err(CliError::Usage { message, hint: Some(format!("{program} prune -dry-run -retention 720h {url}")) });
+    }
+    if retention.is_some_and(|retention| retention.is_zero()) {
+        return Err(CliError::usage("-retention must be greater than 0"));
+    }
+    Ok(PruneOptions {
+        config: config_flags(matches),
+        source,
+        replica: matches.text("replica"),
+        retention,
+        dry_run: matches.on("dry-run"),
+        confirm: matches.on("confirm"),
+    })
+}
+
 pub(crate) fn replicate(matches: &Matches) -> Result<ReplicateOptions, CliError> {
     let words = matches.words();
     if let Some(flag) = words.iter().skip(1).find(|word| word.starts_with('-')) {
@@ -373,7 +464,7 @@ fn restore_of(matches: &Matches, program: &str, source: Source, now: Timestamp) 
         config: config_flags(matches),
         source,
         output,
-        target: target(matches, now)?,
+        target: target(matches, "timestamp", now)?,
         replica: matches.text("replica"),
         if_db_not_exists: matches.on("if-db-not-exists"),
         if_replica_exists: matches.on("if-replica-exists"),
@@ -424,15 +515,16 @@ const DEFAULT_FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 /// As in Litestream 0.3, where it counted downloads of WAL files.
 const DEFAULT_PARALLELISM: usize = 8;
 
-fn target(matches: &Matches, now: Timestamp) -> Result<Target, CliError> {
+/// The point that `-txid` or the flag for an instant names; the newest without either.
+fn target(matches: &Matches, instant: &str, now: Timestamp) -> Result<Target, CliError> {
     let txid = matches.get::<TxidLimit>("txid").and_then(|limit| limit.0);
-    match (txid, matches.text("timestamp")) {
+    match (txid, matches.text(instant)) {
         (None, None) => Ok(Target::Latest),
         (Some(txid), None) => Ok(Target::Txid(txid)),
         (None, Some(text)) => values::timestamp(&text, now)
             .map(Target::Timestamp)
-            .map_err(|reason| CliError::usage(format!("invalid -timestamp, {reason}"))),
-        (Some(_), Some(_)) => Err(CliError::usage("cannot specify both -txid and -timestamp: choose one")),
+            .map_err(|reason| CliError::usage(format!("invalid -{instant}, {reason}"))),
+        (Some(_), Some(_)) => Err(CliError::usage(format!("cannot specify both -txid and -{instant}: choose one"))),
     }
 }
 
@@ -465,6 +557,8 @@ mod tests {
             "generations" => generations(&matches, "p").map(drop),
             "info" => info(&matches, "p").map(drop),
             "ltx" => ltx(&matches, "p").map(drop),
+            "pin" => pin(&matches, "p", NOW).map(drop),
+            "prune" => prune(&matches, "p").map(drop),
             "replicate" => replicate(&matches).map(drop),
             _ => restore(&matches, "p", NOW).map(drop),
         };
@@ -478,6 +572,23 @@ mod tests {
         let cases = [
             ("databases x", "too many arguments"),
             ("ltx", "database path or replica URL required / p ltx /path/to/db"),
+            ("pin", "database path or replica URL required / p pin -name NAME /path/to/db"),
+            (
+                "pin -at now -list db",
+                "use one of -name NAME (with -at or -txid, or for the newest point), -list and -release NAME",
+            ),
+            (
+                "pin -name a -release b db",
+                "use one of -name NAME (with -at or -txid, or for the newest point), -list and -release NAME",
+            ),
+            ("pin -name a -txid 1 -at now db", "cannot specify both -txid and -at: choose one"),
+            (
+                "prune file:///a",
+                "-retention is required with a replica URL: no config says how much is to be kept \
+                 / p prune -dry-run -retention 720h file:///a",
+            ),
+            ("prune -retention 0s db", "-retention must be greater than 0"),
+            ("prune a b", "too many arguments"),
             ("ltx a b", "too many arguments"),
             ("info", "database path or replica URL required / p info /path/to/db"),
             ("ltx -config c file:///a", "cannot specify a replica URL and the -config flag"),

@@ -61,6 +61,9 @@ async fn replicate(options: &ReplicateOptions, config: &Config, databases: &[Dat
     for database in databases.iter().filter(|d| d.restore_if_db_not_exists || options.restore_if_db_not_exists) {
         super::restore::if_missing(database).await?;
     }
+    for replica in databases.iter().flat_map(|d| &d.replicas).filter(|r| !r.upkeep.retention_enabled) {
+        tracing::warn!(name = replica.name, "retention is disabled: nothing is deleted from this replica");
+    }
     let jobs = databases.iter().map(open::job).collect::<Result<Vec<_>, CliError>>()?;
     for (database, job) in databases.iter().zip(&jobs) {
         for (settings, to) in database.replicas.iter().zip(&job.replicas) {
@@ -86,7 +89,7 @@ async fn replicate(options: &ReplicateOptions, config: &Config, databases: &[Dat
         }
     }
     let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
-    let settings = Settings { workers, stopping_retry: config.global.shutdown_sync_interval };
+    let settings = Settings { workers, stopping_retry: config.global.shutdown_sync_interval, ..Settings::default() };
     let daemon = Daemon::start(jobs, settings);
     let once = match options.once {
         true => tokio::select! {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::flags::parse_int;
 use super::options::{Levels, TxidLimit};
 use crate::config;
+use crate::replica::PinName;
 use crate::types::{Timestamp, Txid};
 
 /// `0` to `9`, or `all`.
@@ -25,6 +26,11 @@ pub(crate) fn txid(text: &str) -> Result<TxidLimit, String> {
     let digits = (1..=16).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
     let number = if digits { u64::from_str_radix(text, 16).ok() } else { None };
     number.map(|n| TxidLimit(Txid::new(n))).ok_or_else(|| "invalid txid format".to_owned())
+}
+
+/// The name of a pin.
+pub(crate) fn pin(text: &str) -> Result<PinName, String> {
+    text.parse()
 }
 
 /// How many requests at once.

@@ -6,7 +6,7 @@
 
 use Effect::{Always, Gone, Later, Now, Refused};
 use Kind::{Bool, Duration, Int, Map, MapOrMaps, Maps, Mode, Pairs, Size, Text, Texts};
-use Place::{Age, Database, Level, Logging, Replica, Retention, Shared, Snapshot, Socket, Top, Validation};
+use Place::{Age, Database, Keep, Level, Logging, Replica, Retention, Shared, Snapshot, Socket, Top, Validation};
 
 /// Which map a key belongs in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,7 @@ pub(crate) enum Place {
     Replica,
     /// In a replica, and at the top as the default of all replicas.
     Shared,
+    Keep,
     Age,
 }
 
@@ -80,13 +81,14 @@ pub(crate) const KEYS: &[Key] = &[
     key(Top, "addr", Text, Later),
     key(Top, "exec", Text, Refused(EXEC)),
     key(Top, "logging", Map(Logging), Now),
-    key(Top, "levels", Maps(Level), Later),
+    key(Top, "levels", Maps(Level), Now),
     key(Top, "snapshot", Map(Snapshot), Now),
     key(Top, "retention", Map(Retention), Now),
-    key(Top, "l0-retention", Duration, Later),
-    key(Top, "l0-retention-check-interval", Duration, Later),
+    key(Top, "l0-retention", Duration, Now),
+    key(Top, "l0-retention-check-interval", Duration, Now),
     key(Top, "validation", Map(Validation), Now),
-    key(Top, "verify-compaction", Bool, Later),
+    key(Top, "audit-interval", Duration, Now),
+    key(Top, "verify-compaction", Bool, Now),
     key(Top, "heartbeat-url", Text, Later),
     key(Top, "heartbeat-interval", Duration, Later),
     key(Top, "shutdown-sync-timeout", Duration, Now),
@@ -99,10 +101,13 @@ pub(crate) const KEYS: &[Key] = &[
     key(Logging, "stderr", Bool, Now),
     key(Logging, "source", Bool, Now),
     key(Level, "interval", Duration, Now),
-    key(Snapshot, "interval", Duration, Later),
-    key(Snapshot, "retention", Duration, Later),
-    key(Retention, "enabled", Bool, Later),
-    key(Validation, "interval", Duration, Later),
+    key(Snapshot, "interval", Duration, Now),
+    key(Snapshot, "retention", Duration, Now),
+    key(Snapshot, "at", Text, Now),
+    key(Snapshot, "jitter", Duration, Now),
+    key(Retention, "enabled", Bool, Now),
+    key(Retention, "grace", Duration, Now),
+    key(Validation, "interval", Duration, Now),
     key(Socket, "enabled", Bool, Later),
     key(Socket, "path", Text, Later),
     key(Socket, "permissions", Mode, Later),
@@ -112,6 +117,7 @@ pub(crate) const KEYS: &[Key] = &[
     key(Database, "recursive", Bool, Later),
     key(Database, "watch", Bool, Later),
     key(Database, "snapshot", Map(Snapshot), Now),
+    key(Database, "audit-interval", Duration, Now),
     key(Database, "meta-path", Text, Now),
     key(Database, "meta-dir", Text, Later),
     key(Database, "monitor-interval", Duration, Now),
@@ -129,15 +135,16 @@ pub(crate) const KEYS: &[Key] = &[
     key(Replica, "name", Text, Now),
     key(Replica, "url", Text, Now),
     key(Replica, "path", Text, Now),
-    key(Replica, "retention", Duration, Later),
-    key(Replica, "retention-check-interval", Duration, Later),
-    key(Replica, "snapshot-interval", Duration, Later),
+    key(Replica, "retention", Duration, Now),
+    key(Replica, "retention-check-interval", Duration, Now),
+    key(Replica, "snapshot-interval", Duration, Now),
     key(Shared, "sync-interval", Duration, Now),
     key(Shared, "ltx-encoding", Text, Now),
     key(Shared, "max-upload-rate", Size, Now),
     key(Shared, "create-only", Bool, Now),
     key(Shared, "validation-interval", Duration, Gone("use \"validation.interval\"")),
-    key(Shared, "max-sync-ltx-files", Int, Later),
+    key(Shared, "max-sync-ltx-files", Int, Now),
+    key(Shared, "keep", Map(Keep), Now),
     key(Shared, "auto-recover", Bool, Always),
     key(Shared, "access-key-id", Text, Now),
     key(Shared, "secret-access-key", Text, Now),
@@ -186,6 +193,12 @@ pub(crate) const KEYS: &[Key] = &[
     key(Shared, "reconnect-wait", Duration, Later),
     key(Shared, "timeout", Duration, Later),
     key(Shared, "age", Map(Age), Now),
+    key(Keep, "last", Int, Now),
+    key(Keep, "hourly", Int, Now),
+    key(Keep, "daily", Int, Now),
+    key(Keep, "weekly", Int, Now),
+    key(Keep, "monthly", Int, Now),
+    key(Keep, "yearly", Int, Now),
     key(Age, "identities", Texts, Now),
     key(Age, "recipients", Texts, Now),
 ];
@@ -236,7 +249,7 @@ mod tests {
 
     #[test]
     fn no_key_is_listed_twice_in_one_place() {
-        for place in [Top, Logging, Snapshot, Retention, Validation, Level, Socket, Database, Replica, Age] {
+        for place in [Top, Logging, Snapshot, Retention, Validation, Level, Socket, Database, Replica, Keep, Age] {
             let mut seen = HashSet::new();
             for key in keys_in(place) {
                 assert!(seen.insert(key.name), "{place:?} {}", key.name);
@@ -247,13 +260,13 @@ mod tests {
     #[test]
     fn knows_the_keys_of_both_generations_of_litestream() {
         let count = |place| keys_in(place).count();
-        // The original's own keys, plus "strict-start".
-        assert_eq!(KEYS.iter().filter(|key| key.place == Top).count(), 18);
-        // Those of both generations, plus "spool-max-size".
-        assert_eq!(count(Database), 19);
-        // The original's 46, plus "ltx-encoding", "max-upload-rate", "create-only", "session-token",
+        // The original's own keys, plus "strict-start" and "audit-interval".
+        assert_eq!(KEYS.iter().filter(|key| key.place == Top).count(), 19);
+        // Those of both generations, plus "spool-max-size" and "audit-interval".
+        assert_eq!(count(Database), 20);
+        // The original's 46, plus "ltx-encoding", "keep", "max-upload-rate", "create-only", "session-token",
         // "checksums", "conditional-writes", "tags" and "headers".
-        assert_eq!(KEYS.iter().filter(|key| key.place == Shared).count(), 54);
+        assert_eq!(KEYS.iter().filter(|key| key.place == Shared).count(), 55);
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod s3;
 mod scalar;
 mod section;
 mod size;
+mod upkeep;
 mod url;
 mod yaml;
 
@@ -37,6 +38,7 @@ pub use global::{Global, LogFormat, LogLevel, Logging};
 pub use paths::{absolute, config_path};
 pub use replica::{Backend, BackendKind, LtxEncoding, ReplicaSettings, Snapshots};
 pub use s3::S3Settings;
+pub use upkeep::{Keep, Upkeep};
 pub use url::{ReplicaUrl, shown as shown_url};
 
 use keys::{Effect, KEYS, Place};

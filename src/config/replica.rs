@@ -15,6 +15,7 @@ use super::global::positive;
 use super::paths::absolute;
 use super::s3::{self, S3Settings};
 use super::section::Section;
+use super::upkeep::{Upkeep, upkeep};
 use super::url::{ReplicaUrl, shown};
 
 /// The settings of one replica.
@@ -34,6 +35,8 @@ pub struct ReplicaSettings {
     pub create_only: bool,
     /// When snapshots are made and how long they are kept.
     pub snapshots: Snapshots,
+    /// How they are merged, and what else is kept.
+    pub upkeep: Upkeep,
 }
 
 /// What keeps a replica's bytes, and where.
@@ -189,6 +192,7 @@ impl ReplicaSettings {
             max_upload_rate: None,
             create_only: false,
             snapshots: Snapshots::default(),
+            upkeep: Upkeep::default(),
         })
     }
 
@@ -295,6 +299,7 @@ fn build(section: Section<'_>, entry: &Entry<'_>, warnings: &mut Vec<Warning>) -
             .and_then(NonZeroU64::new),
         create_only: section.bool("create-only").or_else(|| global.bool("create-only")).unwrap_or(false),
         snapshots: snapshots(section, entry),
+        upkeep: upkeep(section, entry)?,
     })
 }
 

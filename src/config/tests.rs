@@ -69,6 +69,7 @@ fn defaults_are_those_of_litestream() {
             max_upload_rate: None,
             create_only: false,
             snapshots: Snapshots { interval: secs(86_400), retention: secs(86_400) },
+            upkeep: Upkeep::default(),
         }],
     };
     assert_eq!(config.runnable().unwrap(), [expected]);
@@ -176,8 +177,81 @@ dbs:
         "replica type \"gs\" is not available in this build: use type \"file\" or \"s3\""
     );
     let idle: Vec<_> = config.warnings.iter().map(|warning| (warning.line, warning.kind)).collect();
-    let lines = [4, 7, 11, 12, 13, 14].map(|line| (line, WarningKind::NoEffect));
+    let lines = [4, 7, 14].map(|line| (line, WarningKind::NoEffect));
     assert_eq!(idle, lines, "{:#?}", config.warnings);
+}
+
+#[test]
+fn what_is_asked_of_upkeep_arrives() {
+    let config = parsed(
+        "
+levels: [{interval: 10s}, {interval: 1m}]
+snapshot: {interval: 48h, at: \"03:30\", jitter: 20m}
+retention: {enabled: false, grace: 2h}
+l0-retention: 0
+l0-retention-check-interval: 20s
+validation: {interval: 6h}
+verify-compaction: true
+keep: {daily: 7, monthly: 3}
+max-sync-ltx-files: 50
+dbs:
+  - path: a
+    audit-interval: 1h
+    replicas:
+      - path: b
+        name: one
+      - path: c
+        name: two
+        retention-check-interval: 1m
+        max-sync-ltx-files: 0
+        keep: {last: 2, hourly: 1, weekly: 5, yearly: 9}
+  - path: d
+    replica: {path: e}
+",
+    );
+    assert_eq!(config.warnings, []);
+    let databases = config.databases().unwrap();
+    let expected = Upkeep {
+        levels: vec![secs(10), secs(60)],
+        snapshot_at: Some((secs(12_600), secs(1200))),
+        retention_enabled: false,
+        l0_retention: None,
+        check_interval: secs(20),
+        grace: secs(7200),
+        keep: Keep { daily: 7, monthly: 3, ..Keep::default() },
+        verify: true,
+        audit_interval: secs(3600),
+        max_segments: 50,
+    };
+    assert_eq!(databases[0].replicas[0].upkeep, expected);
+    let own = Upkeep {
+        check_interval: secs(60),
+        keep: Keep { last: 2, hourly: 1, weekly: 5, yearly: 9, ..Keep::default() },
+        max_segments: 0,
+        ..expected
+    };
+    assert_eq!(databases[0].replicas[1].upkeep, own);
+    assert_eq!(databases[1].replicas[0].upkeep.audit_interval, secs(6 * 3600));
+    let none = parsed("levels: []\ndbs: [{path: a, replica: {path: b}}]");
+    assert!(none.databases().unwrap()[0].replicas[0].upkeep.levels.is_empty());
+}
+
+#[test]
+fn upkeep_settings_that_make_no_sense_are_refused() {
+    for (text, expected) in [
+        ("snapshot: {at: 3am}", "snapshot.at"),
+        ("snapshot: {jitter: 5m}", "snapshot.jitter"),
+        ("snapshot: {at: \"03:00\", jitter: 24h}", "snapshot.jitter"),
+        ("snapshot: {at: \"03:00\", interval: 6h}", "snapshot.interval"),
+        ("retention: {grace: -1s}", "retention.grace"),
+        ("audit-interval: 0s", "audit-interval"),
+        ("keep: {daily: -1}", "keep.daily"),
+        ("max-sync-ltx-files: -1", "max-sync-ltx-files"),
+    ] {
+        let config = parsed(&format!("{text}\ndbs: [{{path: a, replica: {{path: b}}}}]"));
+        let error = config.databases().unwrap_err().to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
 }
 
 #[test]
@@ -484,6 +558,7 @@ fn the_reference_tells_every_key_and_what_comes_of_it() {
         ("dbs[]", Place::Database),
         ("dbs[].replica, dbs[].replicas[]", Place::Replica),
         ("Replica defaults", Place::Shared),
+        ("keep", Place::Keep),
         ("age", Place::Age),
     ];
     let mut told = Vec::new();

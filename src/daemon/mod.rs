@@ -10,6 +10,7 @@
 mod clock;
 mod queue;
 mod shipping;
+mod upkeep;
 mod watch;
 mod workpiece;
 
@@ -24,6 +25,7 @@ use tokio::sync::watch as signal;
 use self::clock::Clock;
 use self::queue::Queue;
 use self::shipping::Shipping;
+use self::upkeep::Keeper;
 use self::watch::{Watch, Watched};
 use self::workpiece::Workpiece;
 use crate::capture::{self, Database, Followed, Stepped};
@@ -32,6 +34,7 @@ use crate::replica::Replica;
 use crate::spool::Spool;
 use crate::status::{Board, Captured, DatabaseFacts, Health, ReplicaFacts};
 use crate::types::Generation;
+use crate::upkeep::Policy;
 
 /// One database and where it goes.
 pub struct Job {
@@ -52,6 +55,8 @@ pub struct Destination {
     pub sync_interval: Duration,
     /// Most local segments in one object; 0 = as many as the program's own bound allows.
     pub max_segments: usize,
+    /// How its segments are merged and how long they are kept; `None`: neither.
+    pub upkeep: Option<Policy>,
     /// The credentials may only create and read: it is not listed, and nothing is deleted from it.
     pub create_only: bool,
 }
@@ -63,11 +68,13 @@ pub struct Settings {
     pub workers: usize,
     /// The pause between tries of a failed upload while stopping.
     pub stopping_retry: Duration,
+    /// Merges and deletions under way at once, over all databases; at least one.
+    pub upkeep_jobs: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { workers: 2, stopping_retry: Duration::from_millis(500) }
+        Self { workers: 2, stopping_retry: Duration::from_millis(500), upkeep_jobs: 2 }
     }
 }
 
@@ -105,6 +112,9 @@ struct Shared {
     runtime: tokio::runtime::Handle,
     stopping: signal::Sender<bool>,
     stopping_retry: Duration,
+    started: Instant,
+    /// Permits for upkeep. The bound on memory and traffic of its jobs is theirs times this.
+    upkeep_jobs: tokio::sync::Semaphore,
 }
 
 struct Entry {
@@ -164,9 +174,12 @@ impl Daemon {
             runtime: tokio::runtime::Handle::current(),
             stopping: signal::Sender::new(false),
             stopping_retry: settings.stopping_retry,
+            started: Instant::now(),
+            upkeep_jobs: tokio::sync::Semaphore::new(settings.upkeep_jobs.max(1)),
             databases,
         });
         (0..shared.databases.len()).for_each(|database| shared.queue.push(database));
+        Keeper::start_all(&shared);
         let mut threads = vec![spawn("clock", &shared, |shared| {
             while let Some(database) = shared.clock.next() {
                 shared.queue.push(database);
@@ -205,6 +218,8 @@ impl Daemon {
             self.threads.into_iter().for_each(|thread| drop(thread.join()));
             shared.close_all()
         });
+        // Nothing is begun any more; what is under way has until the end.
+        self.shared.keepers().for_each(Keeper::stop);
         let mut unconfirmed = match tokio::time::timeout_at(deadline, failures).await {
             Ok(Ok(failures)) => failures,
             Ok(Err(error)) => vec![Unconfirmed { path: PathBuf::new(), replica: None, reason: error.to_string() }],
@@ -213,8 +228,12 @@ impl Daemon {
         self.shared.stopping.send_replace(true);
         let mut changes = self.shared.board.watch();
         while self.shared.may_catch_up() && tokio::time::timeout_at(deadline, changes.changed()).await.is_ok() {}
+        // Whoever starts next must not meet a request that is still on its way.
+        let ended = futures::future::join_all(self.shared.keepers().map(Keeper::ended));
+        let _ = tokio::time::timeout_at(deadline, ended).await;
         let shippings = self.shared.databases.iter().flat_map(|entry| &entry.shipping);
         shippings.for_each(Shipping::end);
+        self.shared.keepers().for_each(Keeper::end);
         unconfirmed.extend(self.shared.behind());
         unconfirmed
     }
@@ -228,13 +247,13 @@ fn spawn(name: &str, shared: &Arc<Shared>, work: impl FnOnce(&Arc<Shared>) + Sen
 
 impl Entry {
     fn new(job: Job, followed: &Followed, queue: &Arc<Queue>, index: usize) -> Self {
-        let state_dir = job.capture.state_dir();
+        let (path, state_dir) = (job.capture.path.clone(), job.capture.state_dir());
         Self {
-            path: job.capture.path.clone(),
             capture: Workpiece::new(Database::new(job.capture, followed.clone()), queue.clone(), index),
             source: Mutex::new(None),
             events: Mutex::new(Events::default()),
-            shipping: job.replicas.into_iter().map(|to| Shipping::new(to, &state_dir)).collect(),
+            shipping: job.replicas.into_iter().map(|to| Shipping::new(to, &path, &state_dir)).collect(),
+            path,
         }
     }
 
@@ -379,6 +398,10 @@ impl Shared {
             replica: None,
             reason: format!("the last capture failed: {}", error.chain()),
         }))
+    }
+
+    fn keepers(&self) -> impl Iterator<Item = &Keeper> {
+        self.databases.iter().flat_map(|entry| &entry.shipping).filter_map(Shipping::keeper)
     }
 
     fn all_failed(&self, reason: &str) -> Vec<Unconfirmed> {

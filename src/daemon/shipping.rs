@@ -12,7 +12,9 @@ use futures::FutureExt;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::upkeep::Keeper;
 use super::{Destination, Shared, Source};
+use crate::replica::Segment;
 use crate::spool::Seq;
 use crate::types::Generation;
 use crate::upload::{Advanced, Claims, Error, Uploader};
@@ -30,6 +32,7 @@ pub(super) struct Shipping {
     uploader: tokio::sync::Mutex<Uploader>,
     interval: Duration,
     task: Mutex<Task>,
+    keeper: Option<Keeper>,
 }
 
 #[derive(Debug, Default)]
@@ -43,15 +46,49 @@ struct Task {
 }
 
 impl Shipping {
-    /// `state_dir`: where this machine remembers what it must not look up.
-    pub(super) fn new(to: Destination, state_dir: &Path) -> Self {
+    /// `path` is the database's. `state_dir`: where this machine remembers what it must not look up.
+    pub(super) fn new(to: Destination, path: &Path, state_dir: &Path) -> Self {
         let claims = to.create_only.then(|| Claims::new(state_dir, to.replica.name()));
-        let uploader = Uploader::new(to.replica, to.encoding, to.max_segments);
+        let uploader = Uploader::new(to.replica.clone(), to.encoding, to.max_segments);
+        // What must not be listed cannot be merged, and nothing may be deleted from it.
+        let policy = to.upkeep.filter(|_| claims.is_none());
+        let keeper = policy.map(|policy| Keeper::new(to.replica, uploader.shelf().clone(), policy, path));
         let uploader = match claims {
             Some(claims) => uploader.unlisted(claims),
             None => uploader,
         };
-        Self { uploader: tokio::sync::Mutex::new(uploader), interval: to.sync_interval, task: Mutex::default() }
+        Self { uploader: tokio::sync::Mutex::new(uploader), interval: to.sync_interval, task: Mutex::default(), keeper }
+    }
+
+    pub(super) fn keeper(&self) -> Option<&Keeper> {
+        self.keeper.as_ref()
+    }
+
+    /// Upkeep has found the replica other than it should be.
+    pub(super) async fn look_again(
+        shared: &Arc<Shared>,
+        (database, replica): (usize, usize),
+        needs_base: bool,
+        strangers: &[Segment],
+    ) {
+        let shipping = &shared.databases[database].shipping[replica];
+        {
+            let mut uploader = shipping.uploader.lock().await;
+            // An upload of our own may have been under way when its segment was taken for a stranger's.
+            let ours = |segment: &Segment| uploader.confirmed().is_some_and(|c| c.txid >= segment.txids.max());
+            if strangers.is_empty() || needs_base || !strangers.iter().all(ours) {
+                match needs_base {
+                    true => uploader.distrust(),
+                    false => uploader.forget(),
+                }
+            }
+        }
+        Self::wake(shared, database, replica);
+    }
+
+    /// Whether another writer has taken over.
+    pub(super) async fn is_fenced(&self) -> bool {
+        self.uploader.lock().await.is_fenced()
     }
 
     /// Makes sure that what is in the spool now will be shipped.
@@ -144,6 +181,7 @@ impl Shipping {
                     match advanced {
                         Advanced::Shipped => {
                             self.task().last_shipped = Some(Instant::now());
+                            self.keeper.iter().for_each(Keeper::wake);
                             if let Some(confirmed) = confirmed {
                                 tracing::debug!(
                                     db = db_name(&entry.path),
@@ -156,7 +194,10 @@ impl Shipping {
                                 );
                             }
                         }
-                        _ => return Ended::Done,
+                        _ => {
+                            self.keeper.iter().for_each(Keeper::wake);
+                            return Ended::Done;
+                        }
                     }
                 }
                 Err(error) => {
@@ -248,7 +289,7 @@ enum Ended {
 }
 
 /// Sleeps, unless the daemon is stopping or begins to.
-async fn wait_until(shared: &Shared, at: Instant) {
+pub(super) async fn wait_until(shared: &Shared, at: Instant) {
     let mut stopping = shared.stopping.subscribe();
     if *stopping.borrow_and_update() {
         return;
@@ -308,13 +349,13 @@ fn trim(shared: &Shared, database: usize, source: &Source) {
 }
 
 /// As in Litestream's logs: the file's name.
-fn db_name(path: &Path) -> String {
+pub(super) fn db_name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-fn with_causes(error: &Error) -> String {
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
+    let mut source = error.source();
     while let Some(error) = source {
         let cause = error.to_string();
         if !text.contains(&cause) {

@@ -18,21 +18,29 @@ pub enum Layout {
 impl Layout {
     /// The folder of a level below `root`.
     pub(super) fn folder(self, root: &Key, level: Level) -> Key {
+        match self {
+            Self::Decimal => self.beside(root, &format!("ltx/{}", level.get())),
+            Self::Hex => self.beside(root, &format!("{:04x}", level.get())),
+        }
+    }
+
+    /// Another folder below `root`, joined in the same way.
+    pub(super) fn beside(self, root: &Key, name: &str) -> Key {
         let text = match self {
-            Self::Decimal => join(root.as_str(), level),
-            Self::Hex => format!("{root}/{:04x}", level.get()),
+            Self::Decimal => join(root.as_str(), name),
+            Self::Hex => format!("{root}/{name}"),
         };
-        Key::new(text).expect("a legal root with digits behind it is legal")
+        Key::new(text).expect("a legal root with plain words behind it is legal")
     }
 }
 
-fn join(root: &str, level: Level) -> String {
+fn join(root: &str, name: &str) -> String {
     let mut path = String::from(if root.starts_with('/') { "/" } else { "" });
     for segment in root.split('/').filter(|segment| !matches!(*segment, "" | ".")) {
         path.push_str(segment);
         path.push('/');
     }
-    format!("{path}ltx/{}", level.get())
+    path + name
 }
 
 #[cfg(test)]

@@ -5,14 +5,16 @@
 //! when two programs write, when an answer is lost, and when a put is repeated
 //! after a restart. A listing shows segments only: other names are skipped.
 //!
-//! Nothing is remembered between calls. The daemon lists once, then keeps the
-//! [`Listing`] itself: as the only writer it knows what it wrote, and it learns
-//! at its next put if it is not.
+//! A [`Replica`] remembers nothing between calls. The daemon lists once, then
+//! keeps a [`Shelf`]: as the only writer it knows what it wrote, and it learns at
+//! its next put if it is not.
 
 mod generations;
 mod keys;
 mod listing;
+mod pins;
 mod put;
+mod shelf;
 mod spellings;
 
 use std::fmt;
@@ -29,7 +31,9 @@ use crate::types::{Timestamp, Txid, TxidRange};
 pub use generations::Run;
 pub use keys::Layout;
 pub use listing::Listing;
+pub use pins::{Pin, PinName};
 pub use put::PutError;
+pub use shelf::{Item, Mark, Shelf};
 pub use spellings::Spellings;
 
 /// Levels listed at once. All ten would be faster by little, and many databases
@@ -203,13 +207,14 @@ impl Replica {
 
     /// Exactly these bytes of a segment.
     pub async fn read(&self, segment: &Segment, range: Range<u64>) -> Result<Bytes> {
-        let key = self.key(segment.level, segment.txids);
+        Ok(self.piece(&self.key(segment.level, segment.txids), range).await?)
+    }
+
+    /// These bytes or an error, whatever a proxy in between makes of them.
+    async fn piece(&self, key: &Key, range: Range<u64>) -> storage::Result<Bytes> {
         let wanted = range.end.saturating_sub(range.start);
-        let bytes = self.storage.get(&key, range).await?;
-        if bytes.len() as u64 != wanted {
-            return Err(storage::Error::cut_short(&key, wanted, bytes.len()).into());
-        }
-        Ok(bytes)
+        let bytes = self.storage.get(key, range).await?;
+        if bytes.len() as u64 == wanted { Ok(bytes) } else { Err(storage::Error::cut_short(key, wanted, bytes.len())) }
     }
 
     /// What a segment says about itself; checked against its name.
@@ -220,7 +225,7 @@ impl Replica {
     /// The same for a segment that may or may not be there.
     pub async fn header_of(&self, level: Level, txids: TxidRange) -> Result<Header> {
         let key = self.key(level, txids);
-        let bytes = self.storage.get(&key, 0..Header::SIZE as u64).await?;
+        let bytes = self.piece(&key, 0..Header::SIZE as u64).await?;
         let header = Header::decode(&bytes).map_err(|source| Error::Segment { key: key.clone(), source })?;
         if header.txids != txids {
             return Err(Error::Misnamed { key, found: header.txids });
@@ -255,6 +260,24 @@ impl Replica {
     pub async fn remove(&self, segments: &[Segment]) -> Result<()> {
         let keys: Vec<Key> = segments.iter().map(|segment| self.key(segment.level, segment.txids)).collect();
         Ok(self.storage.delete(&keys).await?)
+    }
+}
+
+impl Replica {
+    /// Gives a segment a second name at another level, if the storage can do that
+    /// by itself. The header stays as it is, so the TXIDs do too.
+    pub async fn copy(&self, segment: &Segment, level: Level) -> Result<bool> {
+        let (from, to) = (self.key(segment.level, segment.txids), self.key(level, segment.txids));
+        match self.storage.copy(&from, &to).await {
+            // An earlier answer was lost, or somebody else did the same: the names agree, and so must the content.
+            Err(error) if error.kind == ErrorKind::Exists => {
+                let there = Segment { level, ..*segment };
+                let same = self.read_header(&there).await? == self.read_header(segment).await?
+                    && self.read_trailer(&there).await? == self.read_trailer(segment).await?;
+                if same { Ok(true) } else { Err(error.into()) }
+            }
+            copied => Ok(copied?),
+        }
     }
 }
 

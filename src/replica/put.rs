@@ -94,7 +94,7 @@ impl Replica {
             }
             _ => e,
         };
-        let head = self.storage.get(&key, 0..Header::SIZE as u64).await.map_err(gone)?;
+        let head = self.piece(&key, 0..Header::SIZE as u64).await.map_err(gone)?;
         let their_header = Header::decode(&head).map_err(|e| {
             let message = format!("{key} is taken by something that is not a segment: move it away");
             storage::Error::new(ErrorKind::Refused, message).caused_by(e)
@@ -118,9 +118,9 @@ impl Replica {
             Err(e) if e.kind == ErrorKind::Refused => Ok(None),
             read => read.map(Some),
         };
-        let tail = unless_shorter(self.storage.get(key, size - Trailer::SIZE as u64..size).await)?;
+        let tail = unless_shorter(self.piece(key, size - Trailer::SIZE as u64..size).await)?;
         let same = tail.is_some_and(|tail| tail[..] == trailer.encode());
-        Ok(same && unless_shorter(self.storage.get(key, size..size + 1).await)?.is_none())
+        Ok(same && unless_shorter(self.piece(key, size..size + 1).await)?.is_none())
     }
 }
 

@@ -137,6 +137,10 @@ impl Storage for Spellings {
         let real = if *prefix == self.roots[0] { self.roots[at].clone() } else { self.real(prefix).await? };
         self.storage.tidy(&real, before).await
     }
+
+    async fn copy(&self, from: &Key, to: &Key) -> Result<bool> {
+        self.storage.copy(&self.real(from).await?, &self.real(to).await?).await
+    }
 }
 
 #[cfg(test)]

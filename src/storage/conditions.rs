@@ -171,6 +171,13 @@ impl<S: Storage> Storage for Conditional<S> {
     async fn tidy(&self, prefix: &Key, before: Timestamp) -> Result<u64> {
         self.inner.tidy(prefix, before).await
     }
+
+    async fn copy(&self, from: &Key, to: &Key) -> Result<bool> {
+        if self.known.get() != Conditions::Honoured {
+            self.free(to).await?;
+        }
+        self.inner.copy(from, to).await
+    }
 }
 
 #[cfg(test)]

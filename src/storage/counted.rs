@@ -189,6 +189,11 @@ impl<S: Storage> Storage for Counted<S> {
     async fn tidy(&self, prefix: &Key, before: Timestamp) -> Result<u64> {
         self.inner.tidy(prefix, before).await
     }
+
+    async fn copy(&self, from: &Key, to: &Key) -> Result<bool> {
+        let request = self.counts.begin(Operation::Put);
+        request.end(self.inner.copy(from, to).await)
+    }
 }
 
 #[cfg(test)]

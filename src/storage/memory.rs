@@ -94,4 +94,14 @@ impl Storage for MemoryStorage {
         }
         Ok(())
     }
+
+    async fn copy(&self, from: &Key, to: &Key) -> Result<bool> {
+        let mut objects = self.objects();
+        let object = objects.get(from).cloned().ok_or_else(|| Error::missing(from))?;
+        if objects.contains_key(to) {
+            return Err(Error::exists(to));
+        }
+        objects.insert(to.clone(), object);
+        Ok(true)
+    }
 }

@@ -84,6 +84,14 @@ pub trait Storage: Send + Sync + 'static {
         let _ = (prefix, before);
         Ok(0)
     }
+
+    /// Gives the free name `to` the content and the time of `from`, without moving
+    /// it through this machine. `false`: this storage cannot, and nothing happened.
+    /// Refuses with `Exists` if `to` is taken.
+    async fn copy(&self, from: &Key, to: &Key) -> Result<bool> {
+        let _ = (from, to);
+        Ok(false)
+    }
 }
 
 /// Wrappers take what they wrap by value; this lets them share it.
@@ -111,6 +119,10 @@ impl<S: Storage + ?Sized> Storage for Arc<S> {
 
     async fn tidy(&self, prefix: &Key, before: Timestamp) -> Result<u64> {
         (**self).tidy(prefix, before).await
+    }
+
+    async fn copy(&self, from: &Key, to: &Key) -> Result<bool> {
+        (**self).copy(from, to).await
     }
 }
 

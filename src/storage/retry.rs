@@ -137,6 +137,10 @@ impl Storage for Retry {
     async fn tidy(&self, prefix: &Key, before: Timestamp) -> Result<u64> {
         self.run(WAIT_CAP, |_| Some(self.inner.tidy(prefix, before))).await
     }
+
+    async fn copy(&self, from: &Key, to: &Key) -> Result<bool> {
+        self.run(WAIT_CAP, |_| Some(self.inner.copy(from, to))).await
+    }
 }
 
 /// A read that arrives whole. Backends promise that; a proxy that cuts bodies

@@ -152,6 +152,12 @@ impl Storage for Faulty {
         let answer = self.inner.delete(keys).await;
         deliver(fault, answer).await
     }
+
+    async fn copy(&self, from: &Key, to: &Key) -> Result<bool> {
+        let fault = self.begin("copy").await?;
+        let answer = self.inner.copy(from, to).await;
+        deliver(fault, answer).await
+    }
 }
 
 /// A storage whose mood the test decides.
@@ -224,6 +230,11 @@ impl Storage for Moody {
     async fn delete(&self, keys: &[Key]) -> Result<()> {
         self.check("delete")?;
         self.inner.delete(keys).await
+    }
+
+    async fn copy(&self, from: &Key, to: &Key) -> Result<bool> {
+        self.check("copy")?;
+        self.inner.copy(from, to).await
     }
 }
 

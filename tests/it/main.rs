@@ -48,4 +48,8 @@ mod takeover;
 mod testing_doc;
 mod tidy;
 mod torture;
+mod upkeep_cli;
+mod upkeep_daemon;
+mod upkeep_model;
+mod upkeep_policy;
 mod wal;

@@ -7,9 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use brooklet::replica::{Layout, Spellings};
 use brooklet::storage::s3::{Options, S3Storage};
 use brooklet::storage::{
-    Body, ErrorKind, FileStorage, Key, LIST_PAGE, MemoryStorage, Object, Put, PutOptions, Result, Retry, Storage,
+    Body, Counted, Counts, ErrorKind, FileStorage, Key, LIST_PAGE, MemoryStorage, Object, Operation, Put, PutOptions,
+    Result, Retry, Storage,
 };
 use brooklet::types::Timestamp;
 use bytes::Bytes;
@@ -345,6 +347,36 @@ async fn the_folder_of_everything_is_not_an_object(place: Place) {
     assert_eq!(place.storage.list(&Key::ROOT, None).await.unwrap(), []);
 }
 
+/// Optional for a backend; but a wrapper hands it on, or nobody would ever notice.
+async fn a_copy_is_the_same_object_under_a_free_name(place: Place) {
+    let storage = &*place.storage;
+    let stamped = PutOptions { how: Put::New, timestamp: Some(Timestamp::from_millis(1_700_000_000_123)) };
+    storage.put(&key("a/one"), bytes(b"one"), stamped).await.unwrap();
+    if !storage.copy(&key("a/one"), &key("b/two")).await.unwrap() {
+        assert_eq!(storage.kind(), "s3", "every other storage of ours can");
+        assert_eq!(kind(storage.get(&key("b/two"), 0..0).await), ErrorKind::Missing);
+        return;
+    }
+    storage.delete(&[key("a/one")]).await.unwrap();
+    assert_eq!(storage.get(&key("b/two"), 0..3).await.unwrap(), "one");
+    assert_eq!(storage.list(&key("b"), None).await.unwrap()[0].modified, stamped.timestamp.unwrap());
+    put(storage, "a/one", b"other").await;
+    assert_eq!(kind(storage.copy(&key("a/one"), &key("b/two")).await), ErrorKind::Exists);
+    assert_eq!(storage.get(&key("b/two"), 0..3).await.unwrap(), "one");
+    assert_eq!(kind(storage.copy(&key("a/none"), &key("b/three")).await), ErrorKind::Missing);
+}
+
+/// Every wrapper, one inside the other.
+#[tokio::test]
+async fn a_copy_passes_through_every_wrapper() {
+    let counts = Arc::new(Counts::default());
+    let spelled = Spellings::new(Arc::new(MemoryStorage::new()), Layout::Decimal, vec![key("a"), key("z")]);
+    let wrapped: Arc<dyn Storage> = Arc::new(Counted::new(Arc::new(spelled), counts.clone()));
+    put(&*wrapped, "a/one", b"one").await;
+    assert!(wrapped.copy(&key("a/one"), &key("a/two")).await.unwrap());
+    assert_eq!(counts.of(Operation::Put).requests, 2);
+}
+
 /// Runs every promise against one place. Without a server time is tokio's and
 /// stands still unless everybody waits, so the waits of retries take none.
 macro_rules! suite {
@@ -362,6 +394,7 @@ macro_rules! suite {
         an_abandoned_put_leaves_nothing,
         timestamps_are_kept_to_the_millisecond,
         the_folder_of_everything_is_not_an_object,
+        a_copy_is_the_same_object_under_a_free_name,
     ); )* };
     (@ $clock:meta, $place:ident, $make:expr, $($promise:ident,)*) => {
         mod $place {

@@ -145,7 +145,19 @@ impl Storage for FileStorage {
         let keys = keys.to_vec();
         self.blocking(move |directory, _| directory.delete(&keys)).await
     }
+
+    async fn copy(&self, from: &Key, to: &Key) -> Result<bool> {
+        let (from, to) = (from.clone(), to.clone());
+        self.blocking(move |directory, _| directory.copy(&from, &to)).await
+    }
 }
+
+/// What `link` says where files have one name only: EPERM, EXDEV, EMLINK.
+const NO_SECOND_NAMES: [i32; 3] = [
+    rustix::io::Errno::PERM.raw_os_error(),
+    rustix::io::Errno::XDEV.raw_os_error(),
+    rustix::io::Errno::MLINK.raw_os_error(),
+];
 
 impl Directory {
     /// Where an object is. Each key has exactly one place, so keys that a file
@@ -228,6 +240,27 @@ impl Directory {
 
     fn ready(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A second name for the same file: objects never change, and whoever replaces
+    /// one replaces the name. Some file systems have no second names.
+    fn copy(&self, from: &Key, to: &Key) -> Result<bool> {
+        let (source, target) = (self.path(from)?, self.path(to)?);
+        let folder = self.folder(&target);
+        let unmade = |e| failed_durable(to, e);
+        durable::create_dir_all(folder, self.dir_mode).map_err(unmade)?;
+        match fs::hard_link(&source, &target) {
+            Ok(()) => durable::sync_dir(folder).map_err(unmade).map(|()| true),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(Error::exists(to)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Error::missing(from)),
+            Err(e)
+                if matches!(e.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied)
+                    || matches!(e.raw_os_error(), Some(code) if NO_SECOND_NAMES.contains(&code)) =>
+            {
+                Ok(false)
+            }
+            Err(e) => Err(failed("copy", to, e)),
+        }
     }
 
     fn delete(&self, keys: &[Key]) -> Result<()> {

@@ -1,0 +1,159 @@
+//! Upkeep of one replica: a task that sleeps until something is due.
+//!
+//! Uploads never wait for it: it has its own task, works on what is uploaded
+//! already, and shares with all others a small number of permits. An idle
+//! database wakes it for the audit only.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use futures::FutureExt;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::Shared;
+use super::shipping::{Shipping, db_name, wait_until, with_causes};
+use crate::replica::{Replica, Shelf};
+use crate::upkeep::{Now, Policy, Stepped, Stop, Upkeep};
+
+/// News of uploads are gathered for this long, or a quarter of the shortest level.
+const GATHER: Duration = Duration::from_secs(5);
+/// First wait after a failure; doubles up to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_secs(2);
+/// No wait after a failure is longer.
+const RETRY_MAX: Duration = Duration::from_secs(300);
+
+/// One replica's upkeep.
+pub(super) struct Keeper {
+    work: tokio::sync::Mutex<Upkeep>,
+    gather: Duration,
+    news: Notify,
+    stop: Stop,
+    running: Mutex<Option<AbortHandle>>,
+}
+
+impl Keeper {
+    pub(super) fn new(replica: Arc<Replica>, shelf: Shelf, policy: Policy, path: &Path) -> Self {
+        let stop = Stop::default();
+        let place = format!("{} {}", path.display(), replica.name());
+        let gather = policy.levels.iter().min().map_or(GATHER, |shortest| GATHER.min(*shortest / 4));
+        let work = tokio::sync::Mutex::new(Upkeep::new(replica, shelf, policy, &place, stop.clone()));
+        Self { work, gather, news: Notify::new(), stop, running: Mutex::default() }
+    }
+
+    /// Starts the task of every replica.
+    pub(super) fn start_all(shared: &Arc<Shared>) {
+        for (database, entry) in shared.databases.iter().enumerate() {
+            for (replica, shipping) in entry.shipping.iter().enumerate() {
+                let Some(keeper) = shipping.keeper() else { continue };
+                let shared_there = shared.clone();
+                let task = shared.runtime.spawn(async move { run(&shared_there, (database, replica)).await });
+                *keeper.running.lock().expect("no holder of this lock panics") = Some(task.abort_handle());
+            }
+        }
+    }
+
+    /// Something was uploaded, or the replica was looked at.
+    pub(super) fn wake(&self) {
+        self.news.notify_one();
+    }
+
+    /// Begins nothing more.
+    pub(super) fn stop(&self) {
+        self.stop.stop();
+        self.news.notify_one();
+    }
+
+    /// Waits until what is under way has come to its end, which is soon once it was told to stop.
+    pub(super) async fn ended(&self) {
+        drop(self.work.lock().await);
+    }
+
+    /// Gives up what is under way.
+    pub(super) fn end(&self) {
+        self.stop();
+        if let Some(running) = self.running.lock().expect("no holder of this lock panics").take() {
+            running.abort();
+        }
+    }
+}
+
+async fn run(shared: &Arc<Shared>, at: (usize, usize)) {
+    let (database, replica) = at;
+    let shipping = &shared.databases[database].shipping[replica];
+    let Some(keeper) = shipping.keeper() else { return };
+    keeper.news.notified().await;
+    let mut failures = 0u32;
+    while !keeper.stop.is_stopped() && !shipping.is_fenced().await {
+        let stepped = {
+            let Ok(_permit) = shared.upkeep_jobs.acquire().await else { return };
+            let now = Now { elapsed: shared.started.elapsed(), wall: SystemTime::now().into() };
+            let mut work = keeper.work.lock().await;
+            std::panic::AssertUnwindSafe(work.step(now)).catch_unwind().await
+        };
+        match stepped {
+            Ok(Ok(Stepped::Worked)) => note(shared, at, None),
+            Ok(Ok(Stepped::LookAgain { needs_base, strangers })) => {
+                Shipping::look_again(shared, at, needs_base, &strangers).await;
+                // The upload tells when it has looked.
+                sleep(shared, keeper, Some(RETRY_MAX)).await;
+            }
+            Ok(Ok(Stepped::Idle { again })) => {
+                note(shared, at, None);
+                failures = 0;
+                sleep(shared, keeper, again).await;
+            }
+            Ok(Err(error)) => {
+                failures = failures.saturating_add(1);
+                note(shared, at, Some(with_causes(&error)));
+                if error.is_fenced() {
+                    return;
+                }
+                back_off(shared, failures).await;
+            }
+            Err(_) => {
+                let text = "an internal error stopped upkeep; please report it together with the log";
+                note(shared, at, Some(text.to_owned()));
+                failures = failures.saturating_add(1);
+                back_off(shared, failures).await;
+            }
+        }
+    }
+}
+
+/// Until news have been gathered, or something is due.
+async fn sleep(shared: &Shared, keeper: &Keeper, again: Option<Duration>) {
+    let due = Instant::now() + again.unwrap_or(FAR);
+    tokio::select! {
+        () = wait_until(shared, due) => {}
+        () = keeper.news.notified() => wait_until(shared, due.min(Instant::now() + keeper.gather)).await,
+    }
+}
+
+/// As good as never; an `Instant` cannot be infinite.
+const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+async fn back_off(shared: &Shared, failures: u32) {
+    let wait = RETRY_MIN.saturating_mul(1 << (failures - 1).min(10)).min(RETRY_MAX);
+    wait_until(shared, Instant::now() + wait).await;
+}
+
+/// One line per kind of trouble, and one when it is over.
+fn note(shared: &Shared, (database, replica): (usize, usize), error: Option<String>) {
+    let mut change = None;
+    shared.board.update(database, |facts| {
+        let Some(facts) = facts.replicas.get_mut(replica) else { return };
+        if facts.upkeep_error != error {
+            change = Some((facts.name.clone(), error.clone()));
+            facts.upkeep_error = error;
+        }
+    });
+    let db = db_name(&shared.databases[database].path);
+    match change {
+        Some((replica, Some(error))) => tracing::error!(db, replica, error, "compaction or retention failed"),
+        Some((replica, None)) => tracing::info!(db, replica, "compaction and retention recovered"),
+        None => {}
+    }
+}
