@@ -8,7 +8,7 @@
 //! keeps named bytes in a `storage`. `restore` goes the other way: list, plan a
 //! chain without a hole, fetch, verify, rename.
 //!
-//! `types` are the nouns. `config`, `daemon` and `cli` open doors and read what
+//! `legacy` reads what Litestream 0.3 left behind. `types` are the nouns. `config`, `daemon` and `cli` open doors and read what
 //! the rooms pin up in `status`.
 
 pub mod capture;
@@ -16,6 +16,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod durable;
+pub mod legacy;
 pub mod ltx;
 pub mod replica;
 pub mod restore;

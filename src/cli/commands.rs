@@ -17,12 +17,12 @@ use super::values;
 
 /// Every command, in the order of the help text.
 pub(crate) fn all() -> Vec<Command> {
-    vec![databases(), generations(), ltx(), replicate(), restore(), version()]
+    vec![databases(), generations(), ltx(), replicate(), restore(), snapshots(), version()]
 }
 
-/// The command of that name. `wal` is the old name of `ltx`.
+/// The command of that name. `wal` is not in the overview: `ltx` has taken its place.
 pub(crate) fn find(name: &str) -> Option<Command> {
-    all().into_iter().find(|command| command.get_name() == name || command.get_all_aliases().any(|a| a == name))
+    all().into_iter().chain([wal()]).find(|command| command.get_name() == name)
 }
 
 fn databases() -> Command {
@@ -48,26 +48,62 @@ fn generations() -> Command {
 
 fn ltx() -> Command {
     command("ltx", "list available LTX files for a database")
-        .alias("wal")
         .long_about("The ltx command lists all LTX files available for a database.")
         .args(config_flags())
-        .arg(value(
-            "replica",
-            "NAME",
-            "Optional, lists a specific replica.\nDefaults to the first one.",
-            ValueParser::string(),
-        ))
-        .arg(value(
-            "level",
-            "LEVEL",
-            "Compaction level to list (0-9 or \"all\").\nDefaults to 0.",
-            parser(values::levels),
-        ))
-        .arg(switch("json", "Output raw JSON instead of human-readable text."))
+        .args(ltx_flags())
         .override_usage("[arguments] DB_PATH\n[arguments] REPLICA_URL")
         .after_help(
             "$ PROGRAM ltx /path/to/db\n$ PROGRAM ltx -level 9 s3://mybkt/db\n$ PROGRAM ltx -level all /path/to/db",
         )
+}
+
+fn ltx_flags() -> [Arg; 3] {
+    [
+        value(
+            "replica",
+            "NAME",
+            "Optional, lists a specific replica.\nDefaults to the first one.",
+            ValueParser::string(),
+        ),
+        value(
+            "level",
+            "LEVEL",
+            "Compaction level to list (0-9 or \"all\").\nDefaults to 0.",
+            parser(values::levels),
+        ),
+        switch("json", "Output raw JSON instead of human-readable text."),
+    ]
+}
+
+fn snapshots() -> Command {
+    command("snapshots", "list snapshots of a database or replica")
+        .long_about(
+            "The snapshots command lists all snapshots available for a database or replica.\n\
+             For those in the format of Litestream 0.3 the index is the number of the log they\n\
+             were taken in; for all others it is the last transaction they hold. Both are decimal.",
+        )
+        .args(config_flags())
+        .arg(value("replica", "NAME", "Optional, filters by replica.", ValueParser::string()))
+        .override_usage("[arguments] DB_PATH\n[arguments] REPLICA_URL")
+        .after_help("$ PROGRAM snapshots /path/to/db\n$ PROGRAM snapshots s3://mybkt/db")
+}
+
+fn wal() -> Command {
+    command("wal", "list the WAL files of a Litestream 0.3 backup")
+        .long_about(
+            "The wal command lists the WAL files of a backup that Litestream 0.3 wrote.\n\
+             For all others it is deprecated and does what the ltx command does.",
+        )
+        .args(config_flags())
+        .arg(value(
+            "generation",
+            "NAME",
+            "Optional, lists only this generation of a\nLitestream 0.3 backup.",
+            ValueParser::string(),
+        ))
+        .args(ltx_flags())
+        .override_usage("[arguments] DB_PATH\n[arguments] REPLICA_URL")
+        .after_help("$ PROGRAM wal /path/to/db\n$ PROGRAM wal -generation 0123456789abcdef s3://mybkt/db")
 }
 
 fn replicate() -> Command {
@@ -171,15 +207,15 @@ fn restore() -> Command {
         .arg(value(
             "generation",
             "NAME",
-            "Restore from a specific generation of a Litestream 0.3 backup.\nNot available in this version.",
+            "Restore from a specific generation of a Litestream 0.3 backup.",
             text(),
         ))
         .arg(value(
             "index",
             "NUM",
-            "Restore up to a specific hex-encoded WAL index of a Litestream 0.3 backup.\n\
-             Not available in this version.",
-            text(),
+            "Restore up to a specific hex-encoded WAL index of a Litestream 0.3 backup\n\
+             (inclusive). The snapshots and wal commands print indexes in decimal.",
+            parser(values::index),
         ))
         .arg(switch("v", "Verbose output."))
         .override_usage("[arguments] DB_PATH\n[arguments] -o PATH REPLICA_URL")
@@ -319,7 +355,8 @@ mod tests {
         for command in all() {
             command.debug_assert();
         }
-        assert_eq!(find("wal").unwrap().get_name(), "ltx");
+        wal().debug_assert();
+        assert_eq!(find("wal").unwrap().get_name(), "wal");
         assert!(find("foo").is_none());
     }
 

@@ -12,6 +12,7 @@ mod help;
 mod inspect;
 mod listing;
 mod log;
+mod older;
 mod open;
 mod options;
 mod quote;
@@ -34,7 +35,7 @@ use flags::FlagError;
 pub use error::CliError;
 pub use options::{
     ConfigFlags, DatabasesOptions, GenerationsOptions, Job, Levels, LtxOptions, ReplicateOptions, RestoreOptions,
-    Source, VersionOptions,
+    Source, VersionOptions, WalOptions,
 };
 pub use settings::{Context, Subject};
 
@@ -81,7 +82,6 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
             render::print(&help::overview(program))?;
             return Ok(ExitCode::FAILURE);
         }
-        "wal" => render::complain(&format!("Warning: '{program} wal' is deprecated, please use 'ltx' instead")),
         _ => {}
     }
     let Some(command) = commands::find(name) else {
@@ -108,6 +108,8 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
         "ltx" => listing::ltx(&options::ltx(&matches, program)?, context),
         "replicate" => replicate::run(&options::replicate(&matches)?, context),
         "restore" => restore::run(&options::restore(&matches, program)?, context),
+        "snapshots" => older::snapshots(&options::snapshots(&matches, program)?, context),
+        "wal" => older::wal(&options::wal(&matches, program)?, context),
         "version" => version::run(VersionOptions { verbose: matches.on("verbose") }),
         other => unreachable!("{other} is declared but not dispatched"),
     }
@@ -115,8 +117,8 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
 }
 
 /// Commands of Litestream that people may try here.
-const OTHER_COMMANDS: [&str; 10] =
-    ["snapshots", "status", "reset", "start", "stop", "info", "list", "register", "unregister", "sync"];
+const OTHER_COMMANDS: [&str; 9] =
+    ["status", "reset", "start", "stop", "info", "list", "register", "unregister", "sync"];
 
 /// What runs requests of commands that are not the daemon.
 fn runtime() -> Result<Runtime, CliError> {

@@ -17,7 +17,8 @@ pub(super) fn replica(settings: &ReplicaSettings) -> Result<Replica, CliError> {
     match &settings.backend {
         Backend::File { directories } => {
             let storage = Arc::new(Retry::new(Arc::new(FileStorage::new(directory(directories)))));
-            Ok(Replica::new(settings.name.clone(), storage, Key::ROOT, Layout::Decimal))
+            let replica = Replica::new(settings.name.clone(), storage, Key::ROOT, Layout::Decimal);
+            Ok(replica.with_identities(settings.age.identities.clone()))
         }
         Backend::NotBuilt { .. } => {
             settings.built()?;

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use super::commands::Matches;
 use super::error::CliError;
 use super::values;
-use crate::restore::{IntegrityCheck, Target};
-use crate::types::Txid;
+use crate::restore::{IntegrityCheck, Older, Target};
+use crate::types::{Generation, Txid};
 
 /// Which config file to read, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,6 +71,17 @@ pub struct LtxOptions {
     pub json: bool,
 }
 
+/// `wal`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WalOptions {
+    /// Only this generation, which then is one of Litestream 0.3.
+    pub generation: Option<Generation>,
+    /// Levels or JSON were asked for, which Litestream 0.3 does not have.
+    pub as_ltx: bool,
+    /// What `ltx` would do.
+    pub ltx: LtxOptions,
+}
+
 /// What to replicate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Job {
@@ -113,6 +124,8 @@ pub struct RestoreOptions {
     pub output: Option<PathBuf>,
     /// How far.
     pub target: Target,
+    /// Only from a backup of Litestream 0.3, and how far in it.
+    pub older: Older,
     /// Only from the replica with this name.
     pub replica: Option<String>,
     /// An existing output is success.
@@ -192,6 +205,16 @@ pub(crate) fn ltx(matches: &Matches, program: &str) -> Result<LtxOptions, CliErr
     Ok(LtxOptions { config: config_flags(matches), source, replica, levels, json: matches.on("json") })
 }
 
+pub(crate) fn snapshots(matches: &Matches, program: &str) -> Result<GenerationsOptions, CliError> {
+    let source = source(matches, &format!("{program} snapshots /path/to/db"))?;
+    Ok(GenerationsOptions { config: config_flags(matches), source, replica: matches.text("replica") })
+}
+
+pub(crate) fn wal(matches: &Matches, program: &str) -> Result<WalOptions, CliError> {
+    let as_ltx = matches.get::<Levels>("level").is_some() || matches.on("json");
+    Ok(WalOptions { generation: generation(matches)?, as_ltx, ltx: ltx(matches, program)? })
+}
+
 pub(crate) fn replicate(matches: &Matches) -> Result<ReplicateOptions, CliError> {
     let words = matches.words();
     if let Some(flag) = words.iter().skip(1).find(|word| word.starts_with('-')) {
@@ -235,10 +258,10 @@ pub(crate) fn restore(matches: &Matches, program: &str) -> Result<RestoreOptions
     if matches.on("f") || matches.duration("follow-interval").is_some() {
         return Err(CliError::not_available("follow mode (-f)"));
     }
-    for flag in ["generation", "index"] {
-        if matches.text(flag).is_some() {
-            return Err(CliError::not_available(format!("restoring a Litestream 0.3 backup (-{flag})")));
-        }
+    let older = Older { generation: generation(matches)?, index: index(matches) };
+    if older != Older::default() && matches.get::<TxidLimit>("txid").is_some_and(|limit| limit.0.is_some()) {
+        let message = "cannot specify -txid with -generation or -index: Litestream 0.3 backups have no transaction IDs";
+        return Err(CliError::usage(message));
     }
     let integrity_check = match matches.text("integrity-check").as_deref() {
         None | Some("none") => IntegrityCheck::None,
@@ -256,6 +279,7 @@ pub(crate) fn restore(matches: &Matches, program: &str) -> Result<RestoreOptions
         source,
         output,
         target: target(matches)?,
+        older,
         replica: matches.text("replica"),
         if_db_not_exists: matches.on("if-db-not-exists"),
         if_replica_exists: matches.on("if-replica-exists"),
@@ -266,6 +290,16 @@ pub(crate) fn restore(matches: &Matches, program: &str) -> Result<RestoreOptions
         integrity_check,
         verbose: matches.on("v"),
     })
+}
+
+/// The highest index is what Litestream 0.3 calls the latest.
+fn index(matches: &Matches) -> Option<u32> {
+    matches.get("index").filter(|index| *index < 0x7fff_ffff)
+}
+
+fn generation(matches: &Matches) -> Result<Option<Generation>, CliError> {
+    let Some(text) = matches.text("generation") else { return Ok(None) };
+    text.parse().map(Some).map_err(|reason| CliError::usage(format!("invalid -generation: {reason}")))
 }
 
 /// As in Litestream 0.3, where it counted downloads of WAL files.
@@ -337,10 +371,13 @@ mod tests {
             ),
             ("restore -f db", "follow mode (-f) is not available in this version"),
             (
-                "restore -generation 0011223344556677 db",
-                "restoring a Litestream 0.3 backup (-generation) is not available in this version",
+                "restore -generation 00112233 db",
+                "invalid -generation: \"00112233\" is not a generation: 16 lower-case hex digits, not all zero",
             ),
-            ("restore -index 1 db", "restoring a Litestream 0.3 backup (-index) is not available in this version"),
+            (
+                "restore -index 1 -txid 2 db",
+                "cannot specify -txid with -generation or -index: Litestream 0.3 backups have no transaction IDs",
+            ),
             ("replicate db", "must specify at least one replica URL for db"),
             ("replicate -config c db file:///a", "cannot specify a replica URL and the -config flag"),
             (
@@ -372,11 +409,21 @@ mod tests {
     }
 
     #[test]
+    fn flags_for_old_backups_arrive() {
+        let generation = "00112233aabbccdd".parse().ok();
+        for (line, index) in [("-index 1f", Some(0x1f)), ("-index 7fffffff", None), ("-index 0000001f", Some(0x1f))] {
+            let options = restore(&matches(&format!("restore -generation 00112233aabbccdd {line} db")), "p").unwrap();
+            assert_eq!(options.older, Older { generation, index }, "{line}");
+        }
+    }
+
+    #[test]
     fn every_restore_flag_arrives() {
         let line = "restore -config c -no-expand-env -o out -if-db-not-exists -if-replica-exists -parallelism 3 \
                     -txid 2a -replica r -dry-run -force -json -integrity-check quick -v db";
         let options = restore(&matches(line), "p").unwrap();
         let expected = RestoreOptions {
+            older: Older::default(),
             config: ConfigFlags { path: Some("c".into()), expand_env: false },
             source: Source::Database("db".into()),
             output: Some("out".into()),

@@ -16,10 +16,12 @@ use super::open;
 use super::render::{self, Table, seconds};
 use super::{Context, RestoreOptions, Source};
 use crate::config::{Database, Logging, Warning, WarningKind};
+use crate::legacy;
 use crate::ltx;
 use crate::replica::{Replica, Segment};
 use crate::restore::{
-    Candidate, Evidence, Options, OutputError, PlanError, Progress, Report, RestoreError, Target, restore, survey,
+    Backup, Candidate, Evidence, Older, OlderReport, Options, Outcome, OutputError, PlanError, Progress, Report,
+    RestoreError, Target, find, restore_any,
 };
 
 /// Restores one database.
@@ -63,8 +65,13 @@ pub(super) async fn if_missing(database: &Database) -> Result<(), CliError> {
     }
     tracing::info!(path = %shown, "attempting restore before replication");
     let replicas = database.replicas.iter().map(open::replica).collect::<Result<Vec<_>, _>>()?;
-    match restore(&replicas, path, &Options::default(), &Arc::default()).await {
-        Ok(Report { candidate, .. }) => {
+    match restore_any(&replicas, path, &Options::default(), &Older::default(), &Arc::default()).await {
+        Ok(Outcome::Older(OlderReport { replica, plan })) => {
+            let (replica, generation, time) = (replica.name(), plan.generation(), plan.time());
+            tracing::info!(path = %shown, replica, format = "0.3", %generation, %time, "restore completed");
+            Ok(())
+        }
+        Ok(Outcome::Segments(Report { candidate, .. })) => {
             let (replica, txid) = (candidate.replica.name(), candidate.plan.end());
             tracing::info!(path = %shown, replica, %txid, time = %candidate.time, "restore completed");
             Ok(())
@@ -75,6 +82,15 @@ pub(super) async fn if_missing(database: &Database) -> Result<(), CliError> {
         }
         Err(error) => Err(CliError::failed(error)),
     }
+}
+
+/// Nothing was ever stored there.
+fn is_no_backup(error: &RestoreError) -> bool {
+    matches!(
+        error,
+        RestoreError::Plan(PlanError::NoBackup)
+            | RestoreError::Older(legacy::Error::Plan(legacy::PlanError::NoBackup))
+    )
 }
 
 /// "Exists" means any kind of thing, an empty file or a directory too.
@@ -107,8 +123,11 @@ struct Command<'a> {
 impl Command<'_> {
     async fn run(&self) -> Result<(), CliError> {
         if self.options.dry_run {
-            let candidates = survey(&self.replicas, self.options.target).await.map_err(|error| self.explain(error))?;
-            return self.print_plan(&candidates[0]);
+            let found = find(&self.replicas, self.options.target, &self.options.older).await;
+            return match found.map_err(|error| self.explain(error))? {
+                Backup::Segments(candidates) => self.print_plan(&candidates[0]),
+                Backup::Older { replica, plan, .. } => self.print_older_plan(&replica, &plan),
+            };
         }
         let started = Instant::now();
         let progress = Arc::new(Progress::default());
@@ -119,10 +138,11 @@ impl Command<'_> {
             integrity_check: self.options.integrity_check,
             ..Options::default()
         };
-        let restoring = restore(&self.replicas, &self.path, &options, &progress);
+        let restoring = restore_any(&self.replicas, &self.path, &options, &self.options.older, &progress);
         match shown(restoring, &progress, self.options.json).await {
-            Ok(report) => self.report(&report, started.elapsed()),
-            Err(RestoreError::Plan(PlanError::NoBackup)) if self.options.if_replica_exists => {
+            Ok(Outcome::Segments(report)) => self.report(&report, started.elapsed()),
+            Ok(Outcome::Older(report)) => self.report_older(&report, started.elapsed()),
+            Err(error) if is_no_backup(&error) && self.options.if_replica_exists => {
                 tracing::info!("no matching backups found");
                 Ok(())
             }
@@ -162,6 +182,83 @@ impl Command<'_> {
             duration_ms: elapsed.as_millis(),
             integrity_check: how,
         })?)
+    }
+
+    fn report_older(&self, report: &OlderReport, elapsed: Duration) -> Result<(), CliError> {
+        #[derive(Serialize)]
+        struct Summary {
+            db_path: String,
+            replica: &'static str,
+            format: &'static str,
+            generation: String,
+            index: String,
+            duration_ms: u128,
+            integrity_check: &'static str,
+        }
+        let OlderReport { replica, plan } = report;
+        let index = format!("{:08x}", plan.index());
+        tracing::info!(
+            path = %self.path.display(), replica = replica.name(), format = "0.3", generation = %plan.generation(),
+            index, time = %plan.time(), checked = "file and log checksums", "database restored"
+        );
+        let how = self.options.integrity_check.name();
+        if how != "none" {
+            tracing::info!(mode = how, "post-restore integrity check passed");
+        }
+        if !self.options.json {
+            return Ok(());
+        }
+        render::print(&render::json(&Summary {
+            db_path: self.path.display().to_string(),
+            replica: replica.kind(),
+            format: "0.3",
+            generation: plan.generation().to_string(),
+            index,
+            duration_ms: elapsed.as_millis(),
+            integrity_check: how,
+        })?)
+    }
+
+    fn print_older_plan(&self, replica: &Replica, plan: &legacy::Plan) -> Result<(), CliError> {
+        #[derive(Serialize)]
+        struct File {
+            name: String,
+            size: u64,
+            timestamp: String,
+        }
+        #[derive(Serialize)]
+        struct DryRun {
+            source: String,
+            target_path: String,
+            replica: &'static str,
+            format: &'static str,
+            generation: String,
+            index: String,
+            files: Vec<File>,
+        }
+        let file = |item: &legacy::Item| File { name: item.name(), size: item.size, timestamp: seconds(item.created) };
+        let run = DryRun {
+            source: self.source(),
+            target_path: self.path.display().to_string(),
+            replica: replica.kind(),
+            format: "0.3",
+            generation: plan.generation().to_string(),
+            index: format!("{:08x}", plan.index()),
+            files: plan.items().map(file).collect(),
+        };
+        if self.options.json {
+            return render::print(&render::json(&run)?);
+        }
+        let mut table = Table::new(["file", "size", "timestamp"]);
+        for File { name, size, timestamp } in run.files {
+            table.row([name, size.to_string(), timestamp]);
+        }
+        let DryRun { source, target_path, replica, generation, index, .. } = run;
+        render::print(&format!(
+            "Restore plan:\n  source: {source}\n  target: {target_path}\n  replica: {replica}\n  \
+             format: Litestream 0.3\n  generation: {generation}, up to index {index}\n\nFiles to fetch:\n{}",
+            table.text()
+        ))
     }
 
     fn print_plan(&self, candidate: &Candidate) -> Result<(), CliError> {

@@ -34,7 +34,7 @@ pub use env::Environment;
 pub use error::Error;
 pub use global::{Global, LogFormat, LogLevel, Logging};
 pub use paths::{absolute, config_path};
-pub use replica::{Backend, BackendKind, LtxEncoding, ReplicaSettings, Snapshots};
+pub use replica::{Age, Backend, BackendKind, LtxEncoding, ReplicaSettings, Snapshots};
 pub use url::ReplicaUrl;
 
 use keys::{Effect, KEYS, Place};
@@ -132,7 +132,7 @@ impl Config {
         }
         let databases = self.databases()?;
         for replica in databases.iter().flat_map(|database| &database.replicas) {
-            replica.built()?;
+            replica.writable()?;
         }
         Ok(databases)
     }

@@ -3,6 +3,7 @@
 use super::check;
 use super::size;
 use super::yaml::{Node, Value};
+use crate::types::Secret;
 
 /// One map of the config, or the empty one.
 #[derive(Clone, Copy)]
@@ -73,6 +74,20 @@ impl<'a> Section<'a> {
     pub(crate) fn asks_for_encryption(self) -> bool {
         let filled = |key| matches!(self.get(key).map(|node| &node.value), Some(Value::List(keys)) if !keys.is_empty());
         filled("identities") || filled("recipients")
+    }
+
+    /// A list of texts that must not be shown.
+    pub(crate) fn secrets(self, key: &str) -> Vec<Secret> {
+        match self.get(key).map(|node| &node.value) {
+            Some(Value::List(items)) => items
+                .iter()
+                .filter_map(|item| match &item.value {
+                    Value::Scalar { text, .. } => Some(Secret::new(text.as_str())),
+                    _ => None,
+                })
+                .collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// Whether this is a map of the file at all (not `null`, not made up).

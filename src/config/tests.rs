@@ -1,6 +1,7 @@
 //! Whole configs: what they mean and how they are refused.
 
 use super::*;
+use crate::types::Secret;
 use std::time::Duration;
 
 fn environment() -> Environment {
@@ -61,6 +62,7 @@ fn defaults_are_those_of_litestream() {
         spool_max_bytes: None,
         restore_if_db_not_exists: false,
         replicas: vec![ReplicaSettings {
+            age: Age::default(),
             name: "file".into(),
             backend: Backend::File { directories: vec!["/backup/app".into()] },
             sync_interval: secs(1),
@@ -231,10 +233,6 @@ fn mistakes_are_refused_with_the_words_people_know() {
             "dbs: [{path: x, replica: {type: nats, bucket: b, client-cert: c}}]",
             "client-cert and client-key must both be specified for mutual TLS authentication",
         ),
-        (
-            "dbs: [{path: x, replica: {path: b, age: {identities: [a]}}}]",
-            "age encryption is not currently supported: remove the \"age\" section, or stay on Litestream v0.3.x",
-        ),
         ("dbs: [{path: x, replicas: [{name: a, path: b}, {name: a, path: c}]}]", "duplicate replica name: \"a\""),
         (
             "dbs: [{path: x, replica: {path: b}}, {path: /work/./x, replica: {path: c}}]",
@@ -314,6 +312,26 @@ fn mistakes_are_refused_with_the_words_people_know() {
     assert!(refused("a: [1\n").starts_with("yaml: "));
     let nine = format!("levels: [{}]", ["{interval: 1s}"; 9].join(", "));
     assert_eq!(refused(&nine), "levels: at most 8 compaction levels are possible (got 9)");
+}
+
+#[test]
+fn age_keys_are_for_reading_only() {
+    for (keys, identities) in [("identities: [a, b]", vec!["a", "b"]), ("recipients: [c]", vec![])] {
+        let text = format!("dbs: [{{path: x, replica: {{path: b, age: {{{keys}}}}}}}]");
+        let config = Config::parse(&text, &environment()).unwrap();
+        let replica = &config.databases().unwrap()[0].replicas[0];
+        let found: Vec<&str> = replica.age.identities.iter().map(Secret::reveal).collect();
+        assert_eq!(found, identities);
+        assert_eq!(
+            config.runnable().unwrap_err().to_string(),
+            "age encryption is not currently supported: remove the \"age\" section, or stay on Litestream v0.3.x"
+        );
+        assert!(!format!("{config:?}").contains("\"a\""), "keys are secrets");
+    }
+    let both = "age: {identities: [g]}\ndbs: [{path: x, replicas: [{path: b}, {name: c, path: c, age: {identities: [i]}}]}]";
+    let config = Config::parse(both, &environment()).unwrap();
+    let identities = config.databases().unwrap()[0].replicas.iter().map(|r| r.age.identities[0].reveal().to_owned());
+    assert_eq!(identities.collect::<Vec<_>>(), ["g", "i"]);
 }
 
 #[test]

@@ -19,20 +19,25 @@ impl Layout {
     /// The folder of a level below `root`.
     pub(super) fn folder(self, root: &Key, level: Level) -> Key {
         let text = match self {
-            Self::Decimal => join(root.as_str(), level),
+            Self::Decimal => join(root.as_str(), &format!("ltx/{}", level.get())),
             Self::Hex => format!("{root}/{:04x}", level.get()),
         };
         Key::new(text).expect("a legal root with digits behind it is legal")
     }
 }
 
-fn join(root: &str, level: Level) -> String {
+/// A folder of another kind below `root`, joined as a path in both layouts.
+pub(super) fn beside_levels(root: &Key, name: &str) -> Key {
+    Key::new(join(root.as_str(), name)).expect("a legal root with a plain name behind it is legal")
+}
+
+fn join(root: &str, rest: &str) -> String {
     let mut path = String::from(if root.starts_with('/') { "/" } else { "" });
     for segment in root.split('/').filter(|segment| !matches!(*segment, "" | ".")) {
         path.push_str(segment);
         path.push('/');
     }
-    format!("{path}ltx/{}", level.get())
+    path + rest
 }
 
 #[cfg(test)]

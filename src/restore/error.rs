@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::legacy;
 use crate::ltx;
 use crate::replica;
 use crate::replica::Segment;
@@ -111,6 +112,9 @@ pub enum RestoreError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// A backup in the format of Litestream 0.3 could not be restored.
+    #[error(transparent)]
+    Older(#[from] legacy::Error),
     /// TXIDs are counted by each replica for itself.
     #[error(
         "a transaction number means something else on each replica: name the one to restore from ({})",
@@ -131,6 +135,12 @@ impl RestoreError {
 
     /// The replica is to blame, so that another one may do better.
     pub(super) fn is_of_replica(&self) -> bool {
-        !matches!(self, Self::Output(_) | Self::Write { .. } | Self::WhichReplica { .. })
+        !matches!(
+            self,
+            Self::Output(_)
+                | Self::Write { .. }
+                | Self::WhichReplica { .. }
+                | Self::Older(legacy::Error::Write { .. } | legacy::Error::Identity { .. })
+        )
     }
 }

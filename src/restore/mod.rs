@@ -4,6 +4,8 @@
 //! database as it was at the point asked for, proven as far as the replica
 //! allows, and durable. In every other case the target is as it was.
 //!
+//! A backup in the format of Litestream 0.3 goes the same way, see `older`.
+//!
 //! Segments can be merged and deleted while they are being restored from. A
 //! restore that misses one lists again and plans again, a few times.
 
@@ -11,6 +13,7 @@ mod apply;
 mod claims;
 mod error;
 mod fetch;
+mod older;
 mod output;
 mod pages;
 pub mod plan;
@@ -32,6 +35,7 @@ use fetch::Fetcher;
 pub use apply::Evidence;
 pub use error::RestoreError;
 pub use fetch::Limits;
+pub use older::{Backup, Older, OlderReport, Outcome, find, restore_any};
 pub use output::{Output, OutputError};
 pub use pages::Progress;
 pub use plan::{Plan, PlanError, Target};

@@ -41,8 +41,13 @@ impl Progress {
         (self.pages.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
     }
 
+    /// One more part of an old backup is done; their sizes take the place of pages.
+    pub(super) fn advance(&self, done: u64) {
+        self.pages.fetch_add(done, Ordering::Relaxed);
+    }
+
     /// A restore (again) begins to write a database of this many pages.
-    fn begin(&self, total: u64) {
+    pub(super) fn begin(&self, total: u64) {
         self.pages.store(0, Ordering::Relaxed);
         self.total.store(total, Ordering::Relaxed);
     }

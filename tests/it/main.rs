@@ -27,6 +27,7 @@ mod history;
 mod image;
 mod interop_ltx;
 mod interop_replica;
+mod legacy;
 mod no_footprint;
 mod pipeline;
 mod pretend;

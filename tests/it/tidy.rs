@@ -19,14 +19,15 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("capture", &["types", "wal", "ltx", "durable", "spool", "status"]),
     // A base is read from the live database while it is sent: `capture` makes it, `upload` sends it.
     ("upload", &["types", "ltx", "durable", "storage", "spool", "replica", "capture", "status"]),
-    ("restore", &["types", "ltx", "durable", "storage", "replica", "status"]),
+    ("legacy", &["types", "wal", "durable", "storage", "replica"]),
+    ("restore", &["types", "ltx", "durable", "storage", "replica", "status", "legacy"]),
     ("config", &["types"]),
     ("daemon", &["types", "ltx", "spool", "replica", "capture", "upload", "status"]),
     (
         "cli",
         &[
             "types", "wal", "ltx", "durable", "status", "storage", "replica", "spool", "capture", "upload", "restore",
-            "config", "daemon",
+            "config", "daemon", "legacy",
         ],
     ),
 ];
@@ -42,6 +43,8 @@ const PURE: &[&str] = &[
     "restore/plan.rs",
     "restore/points.rs",
     "restore/claims.rs",
+    "legacy/layout.rs",
+    "legacy/plan.rs",
     "cli/flags.rs",
 ];
 
