@@ -65,12 +65,7 @@ fn ltx_flags() -> [Arg; 3] {
             "Optional, lists a specific replica.\nDefaults to the first one.",
             ValueParser::string(),
         ),
-        value(
-            "level",
-            "LEVEL",
-            "Compaction level to list (0-9 or \"all\").\nDefaults to 0.",
-            parser(values::levels),
-        ),
+        value("level", "LEVEL", "Compaction level to list (0-9 or \"all\").\nDefaults to 0.", parser(values::levels)),
         switch("json", "Output raw JSON instead of human-readable text."),
     ]
 }
@@ -204,12 +199,7 @@ fn restore() -> Command {
             "Polling interval for follow mode.\nNot available in this version.",
             parser(values::duration),
         ))
-        .arg(value(
-            "generation",
-            "NAME",
-            "Restore from a specific generation of a Litestream 0.3 backup.",
-            text(),
-        ))
+        .arg(value("generation", "NAME", "Restore from a specific generation of a Litestream 0.3 backup.", text()))
         .arg(value(
             "index",
             "NUM",

@@ -88,8 +88,7 @@ pub(super) async fn if_missing(database: &Database) -> Result<(), CliError> {
 fn is_no_backup(error: &RestoreError) -> bool {
     matches!(
         error,
-        RestoreError::Plan(PlanError::NoBackup)
-            | RestoreError::Older(legacy::Error::Plan(legacy::PlanError::NoBackup))
+        RestoreError::Plan(PlanError::NoBackup) | RestoreError::Older(legacy::Error::Plan(legacy::PlanError::NoBackup))
     )
 }
 

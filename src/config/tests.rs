@@ -328,7 +328,8 @@ fn age_keys_are_for_reading_only() {
         );
         assert!(!format!("{config:?}").contains("\"a\""), "keys are secrets");
     }
-    let both = "age: {identities: [g]}\ndbs: [{path: x, replicas: [{path: b}, {name: c, path: c, age: {identities: [i]}}]}]";
+    let both =
+        "age: {identities: [g]}\ndbs: [{path: x, replicas: [{path: b}, {name: c, path: c, age: {identities: [i]}}]}]";
     let config = Config::parse(both, &environment()).unwrap();
     let identities = config.databases().unwrap()[0].replicas.iter().map(|r| r.age.identities[0].reveal().to_owned());
     assert_eq!(identities.collect::<Vec<_>>(), ["g", "i"]);

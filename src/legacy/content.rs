@@ -137,10 +137,8 @@ mod tests {
     use super::*;
 
     fn packed(content: &[u8]) -> Vec<u8> {
-        let info = FrameInfo::new()
-            .block_size(BlockSize::Max64KB)
-            .block_mode(BlockMode::Independent)
-            .content_checksum(true);
+        let info =
+            FrameInfo::new().block_size(BlockSize::Max64KB).block_mode(BlockMode::Independent).content_checksum(true);
         let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
         encoder.write_all(content).unwrap();
         encoder.finish().unwrap()
@@ -215,7 +213,7 @@ mod tests {
     fn what_is_no_key_is_refused_by_its_number() {
         let good = Identity::generate().to_string();
         let good = Secret::new(age::secrecy::ExposeSecret::expose_secret(&good).to_owned());
-        assert!(Keys::parse(&[good.clone()]).is_ok());
+        assert!(Keys::parse(std::slice::from_ref(&good)).is_ok());
         let refused = Keys::parse(&[good, Secret::new("/etc/key.txt")]);
         assert!(matches!(refused, Err(Error::Identity { number: 2, .. })));
     }

@@ -39,7 +39,9 @@ pub enum Error {
         expected: u64,
     },
     /// A key of the configuration is none.
-    #[error("age identity number {number} is not an age secret key ({reason}): give the key itself, AGE-SECRET-KEY-1...")]
+    #[error(
+        "age identity number {number} is not an age secret key ({reason}): give the key itself, AGE-SECRET-KEY-1..."
+    )]
     Identity {
         /// Which one, from 1.
         number: usize,

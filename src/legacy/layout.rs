@@ -174,7 +174,8 @@ mod tests {
 
     #[test]
     fn offsets_sort_as_numbers() {
-        let names = ["wal/00000000_100000020.wal.lz4", "wal/00000000_ff000020.wal.lz4", "snapshots/00000003.snapshot.lz4"];
+        let names =
+            ["wal/00000000_100000020.wal.lz4", "wal/00000000_ff000020.wal.lz4", "snapshots/00000003.snapshot.lz4"];
         let items = names.iter().map(|name| parse(&format!("0123456789abcdef/{name}")).unwrap()).collect();
         let listing = Listing::new(items);
         let order: Vec<Part> = listing.items().iter().map(|item| item.part).collect();

@@ -65,7 +65,9 @@ pub enum PlanError {
     #[error("no matching backup: there is no generation {0} in the format of Litestream 0.3")]
     UnknownGeneration(Generation),
     /// There are slices, but nothing to replay them over.
-    #[error("no matching backup: the snapshots of generation {generation} are missing; use another generation or replica")]
+    #[error(
+        "no matching backup: the snapshots of generation {generation} are missing; use another generation or replica"
+    )]
     NoSnapshot {
         /// The lineage.
         generation: Generation,
@@ -124,7 +126,9 @@ pub fn choose(listing: &Listing, wish: &Wish) -> Result<Plan, PlanError> {
     let mut reason = None;
     for span in spans.iter().filter(|span| wish.generation.is_none_or(|wanted| wanted == span.generation)) {
         match in_generation(listing, span.generation, wish) {
-            Err(error @ (PlanError::NoSnapshot { .. } | PlanError::BeforeOldest { .. })) => reason = reason.or(Some(error)),
+            Err(error @ (PlanError::NoSnapshot { .. } | PlanError::BeforeOldest { .. })) => {
+                reason = reason.or(Some(error));
+            }
             outcome => {
                 let time = newest(listing, span.generation, wish).unwrap_or(span.end);
                 if best.as_ref().is_none_or(|(before, _)| time >= *before) {

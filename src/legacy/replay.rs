@@ -10,13 +10,13 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::Archive;
 use super::content::Content;
 use super::error::{Damage, Error};
 use super::layout::{Item, Part};
 use super::log::LogReader;
 use super::plan::Plan;
 use super::stream::{Arrivals, feed};
-use super::Archive;
 use crate::durable::{Draft, PRIVATE_FILE};
 use crate::types::{PageSize, Pgno, SQLITE_HEADER};
 
@@ -237,5 +237,40 @@ impl Waiting {
         self.memory.clear();
         self.committed = Some(pages);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_larger_than_memory_is_whole_or_absent() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let beside = dir.path().join("db");
+        let file = File::options().read(true).write(true).create_new(true).open(&beside).unwrap();
+        let page_size = PageSize::new(65536).unwrap();
+        let page = |n: u32| vec![n.to_be_bytes()[3]; page_size.bytes()];
+        let pages = 3 * u32::try_from(IN_MEMORY).unwrap() / page_size.get();
+        let mut waiting = Waiting::new(page_size);
+        for round in 1..=2 {
+            for n in 1..=pages {
+                waiting.push(Pgno::new(n).unwrap(), &page(n + round), &beside).unwrap();
+            }
+            assert_eq!(file.metadata().unwrap().len(), u64::from(round - 1) * u64::from(pages * page_size.get()));
+            if round == 1 {
+                waiting.commit(&file, pages).unwrap();
+                waiting.end_of_log(&file).unwrap();
+            }
+        }
+        // The second round never committed.
+        waiting.end_of_log(&file).unwrap();
+        waiting.push(Pgno::FIRST, &page(9), &beside).unwrap();
+        waiting.commit(&file, pages - 1).unwrap();
+        waiting.end_of_log(&file).unwrap();
+        drop(waiting);
+        let expected: Vec<u8> = page(9).into_iter().chain((2..pages).flat_map(|n| page(n + 1))).collect();
+        assert!(std::fs::read(&beside).unwrap() == expected);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "what was spilled is gone");
     }
 }

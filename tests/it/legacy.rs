@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use brooklet::legacy::{self, Archive, Damage};
+use brooklet::ltx::Encoding;
 use brooklet::replica::{Layout, Replica};
 use brooklet::restore::{
     IntegrityCheck, Older, Options, Outcome, PlanError, Progress, RestoreError, Target, restore_any,
@@ -18,6 +19,8 @@ use brooklet::storage::{FileStorage, Key};
 use brooklet::types::{Secret, Timestamp};
 use rusqlite::Connection;
 use tempfile::TempDir;
+
+use crate::history::{History, START, range, time_of};
 
 /// Opens the kept files, and nothing else.
 pub(crate) const IDENTITY: &str = "AGE-SECRET-KEY-1ZCRJL6XNTLZ6U3V3Z9WHPH6L0L8NUCTTZ7JCT42KR538HF6QZ5KQX44TQA";
@@ -216,7 +219,10 @@ async fn damage_is_never_restored() {
                     // never there cannot be missed at the end.
                     Ok(restored) => {
                         let is_last = Some(object) == needed.last();
-                        assert!(damage == "missing" && (is_last || rows(&restored.path()) == expected), "{damage} {object}");
+                        assert!(
+                            damage == "missing" && (is_last || rows(&restored.path()) == expected),
+                            "{damage} {object}"
+                        );
                     }
                 }
             }
@@ -232,10 +238,8 @@ async fn a_backup_of_another_database_is_not_replayed() {
     let slice = kept.dir.path().join("generations").join(plan.slices[0].name());
     fs::copy(&other.objects("wal/")[0], &slice).unwrap();
     let refused = restore(&kept.replica(), Target::Latest, Older::default()).await.err().unwrap();
-    let is_page_size = matches!(
-        refused,
-        RestoreError::Older(legacy::Error::Damaged { source: Damage::PageSize { .. }, .. })
-    );
+    let is_page_size =
+        matches!(refused, RestoreError::Older(legacy::Error::Damaged { source: Damage::PageSize { .. }, .. }));
     assert!(is_page_size, "{refused:?}");
     let snapshot = kept.dir.path().join("generations").join(plan.snapshot.name());
     fs::copy(&slice, &snapshot).unwrap();
@@ -264,4 +268,233 @@ async fn nothing_at_all_is_no_backup() {
     let asked = Older { index: Some(1), generation: None };
     let refused = restore(&at(empty.path()), Target::Latest, asked).await.err().unwrap();
     assert!(refused.to_string().contains("no matching backup"), "{refused}");
+}
+
+/// Segments beside the kept backup, whose objects are moved in time so that the
+/// newest was stored at `newest`.
+async fn both(segments: &History, newest: i64) -> Kept {
+    let kept = Kept::of("plain");
+    let time = |path: &PathBuf| Timestamp::from(fs::metadata(path).unwrap().modified().unwrap()).as_millis();
+    let objects = kept.objects(".lz4");
+    let shift = newest - objects.iter().map(time).max().unwrap();
+    for object in objects {
+        set_time(&object, time(&object) + shift);
+    }
+    segments.replica(Arc::new(FileStorage::new(kept.dir.path())), "").await;
+    kept
+}
+
+async fn restored_format(kept: &Kept, target: Target) -> Result<&'static str, RestoreError> {
+    let dir = TempDir::new().unwrap();
+    let options = Options { target, ..Options::default() };
+    let replicas = [kept.replica()];
+    let (path, progress) = (dir.path().join("out.db"), Arc::default());
+    let outcome = restore_any(&replicas, &path, &options, &Older::default(), &progress).await;
+    outcome.map(|outcome| match outcome {
+        Outcome::Segments(_) => "segments",
+        Outcome::Older(_) => "0.3",
+    })
+}
+
+#[tokio::test]
+async fn of_two_formats_the_one_with_the_newer_data_is_restored() {
+    let mut history = History::new(512, true, Encoding::Block);
+    for n in 1..=4 {
+        history.commit([(1, vec![n; 512])], 3);
+    }
+    let upgraded = both(&history, START - 5000).await;
+    let expected = [
+        (Target::Latest, "segments"),
+        (Target::Txid(crate::history::txid(2)), "segments"),
+        (Target::Timestamp(time_of(1)), "segments"),
+        (Target::Timestamp(time_of(99)), "segments"),
+        (moment(START - 1), "0.3"),
+        (moment(START - 5000), "0.3"),
+    ];
+    for (target, format) in expected {
+        assert_eq!(restored_format(&upgraded, target).await.unwrap(), format, "{target:?}");
+    }
+    // And back again.
+    let downgraded = both(&history, START + 60_000).await;
+    assert_eq!(restored_format(&downgraded, Target::Latest).await.unwrap(), "0.3");
+    assert_eq!(restored_format(&downgraded, Target::Timestamp(time_of(2))).await.unwrap(), "segments");
+}
+
+#[tokio::test]
+async fn an_old_backup_does_not_stand_in_for_broken_segments() {
+    let mut history = History::new(512, true, Encoding::Block);
+    for n in 1..=4 {
+        history.commit([(1, vec![n; 512])], 3);
+    }
+    let whole = history.clone();
+    history.remove(0, range(2, 2));
+    let kept = both(&history, START - 5000).await;
+    let refused = restored_format(&kept, Target::Latest).await.err().unwrap();
+    assert!(matches!(refused, RestoreError::Plan(PlanError::Gap { .. })), "{refused}");
+    // Nor do old segments for a broken backup that is newer.
+    let kept = both(&whole, START + 60_000).await;
+    for object in kept.objects("wal/00000002_") {
+        fs::remove_file(object).unwrap();
+    }
+    for object in kept.objects("snapshots/0000000") {
+        let is_first = object.to_str().unwrap().contains("00000001.");
+        if !is_first {
+            fs::remove_file(object).unwrap();
+        }
+    }
+    let refused = restored_format(&kept, Target::Latest).await.err().unwrap();
+    assert!(refused.to_string().contains("is missing"), "{refused}");
+}
+
+fn run(dir: &Path, line: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_brooklet"));
+    command.args(line.split(' ')).current_dir(dir).env_remove("LITESTREAM_CONFIG").env_remove("LOG_LEVEL");
+    command.output().unwrap()
+}
+
+fn prints(dir: &Path, line: &str) -> String {
+    let output = run(dir, line);
+    assert!(output.status.success(), "{line}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_commands_of_0_3_show_what_they_showed() {
+    let kept = Kept::of("age");
+    let dir = kept.dir.path();
+    let url = format!("file://{}", dir.display());
+    let snapshots = prints(dir, &format!("snapshots {url}"));
+    let words = |text: &str| -> Vec<Vec<String>> {
+        text.lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+    };
+    let table = words(&snapshots);
+    assert_eq!(table[0], ["replica", "generation", "index", "size", "created"]);
+    assert_eq!(table.len() - 1, kept.objects("snapshots/").len());
+    let generation = table[1][1].clone();
+    let wal = words(&prints(dir, &format!("wal {url}")));
+    assert_eq!(wal[0], ["replica", "generation", "index", "offset", "size", "created"]);
+    assert_eq!(wal.len() - 1, kept.objects("wal/").len());
+    assert!(wal.iter().any(|row| row[2] == "1" && row[3] == "0"), "numbers are decimal: {wal:?}");
+    let one = words(&prints(dir, &format!("wal -generation {generation} {url}")));
+    assert!(one.len() > 1 && one.len() < wal.len() && one[1..].iter().all(|row| row[1] == generation));
+    let generations = words(&prints(dir, &format!("generations {url}")));
+    assert_eq!(generations[0], ["name", "generation", "lag", "start", "end"]);
+    assert_eq!(generations.len(), 3);
+    // Listings need no key; restoring does, and the config has it.
+    let refused = run(dir, &format!("restore -o out.db {url}"));
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("age.identities"), "{refused:?}");
+    let config = format!(
+        "dbs:\n  - path: {dir}/app.db\n    replicas:\n      - type: file\n        path: {dir}\n        age:\n          \
+         identities: [{IDENTITY}]\n          recipients: [{RECIPIENT}]\n",
+        dir = dir.display()
+    );
+    fs::write(dir.join("l.yml"), config).unwrap();
+    let plan = prints(dir, "restore -config l.yml -dry-run -o out.db app.db");
+    assert!(plan.contains("format: Litestream 0.3") && !dir.join("out.db").exists(), "{plan}");
+    let summary = prints(dir, "restore -config l.yml -json -integrity-check full -o out.db app.db");
+    let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
+    assert_eq!((&summary["format"], &summary["integrity_check"]), (&"0.3".into(), &"full".into()));
+    assert_eq!(rows(&dir.join("out.db")), kept.states.last().unwrap().2);
+    let mut by_flags = format!("restore -config l.yml -generation {generation} -index 00000001 -o one.db app.db");
+    prints(dir, &by_flags);
+    assert!(dir.join("one.db").exists());
+    by_flags = by_flags.replace("-index 00000001 -o one.db", "-index ff -o two.db");
+    assert!(String::from_utf8_lossy(&run(dir, &by_flags).stderr).contains("index"), "beyond the end");
+    // Nothing would be encrypted, so nothing is written.
+    let refused = run(dir, "replicate -config l.yml -once");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("age encryption"), "{refused:?}");
+}
+
+/// Ended by its id when dropped.
+struct Running(Child);
+
+impl Running {
+    fn start(binary: &Path, config: &Path) -> Self {
+        let mut command = Command::new(binary);
+        command.arg("replicate").arg("-config").arg(config).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+
+    fn stop(mut self) {
+        let done = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status().unwrap();
+        assert!(done.success());
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Already ended unless the test failed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn binary(variable: &str) -> Option<PathBuf> {
+    let found = std::env::var_os(variable).map(PathBuf::from);
+    if found.is_none() {
+        println!("skipped: {variable} is not set");
+    }
+    found
+}
+
+/// The life of a database under the official programs: 0.3, and after an upgrade 0.5.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_moment_before_and_after_an_upgrade_can_be_restored() {
+    let (Some(old), Some(new)) = (binary("LITESTREAM_BIN_03"), binary("LITESTREAM_BIN")) else { return };
+    let dir = TempDir::new().unwrap();
+    let config = dir.path().join("l.yml");
+    let text = format!(
+        "dbs:\n  - path: {dir}/app.db\n    monitor-interval: 50ms\n    min-checkpoint-page-count: 20\n    replicas:\n      \
+         - type: file\n        path: {dir}/replica\n        sync-interval: 50ms\n        snapshot-interval: 1s\n",
+        dir = dir.path().display()
+    );
+    fs::write(&config, text).unwrap();
+    let database = Connection::open(dir.path().join("app.db")).unwrap();
+    database.busy_timeout(Duration::from_secs(10)).unwrap();
+    database.execute_batch("PRAGMA journal_mode=WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT)").unwrap();
+    let replica = at(&dir.path().join("replica"));
+    let mut moments = Vec::new();
+    for program in [&old, &new] {
+        let running = Running::start(program, &config);
+        for step in 0..8 {
+            let change = match step % 4 {
+                0 | 1 => "INSERT INTO t(v) SELECT hex(randomblob(400)) FROM (VALUES (1), (2), (3), (4), (5), (6), (7))",
+                2 => "UPDATE t SET v = v || 'x' WHERE id % 3 = 0",
+                _ => "DELETE FROM t WHERE id % 5 = 0",
+            };
+            database.execute_batch(change).unwrap();
+            let expected = rows(&dir.path().join("app.db"));
+            let deadline = Instant::now() + Duration::from_secs(30);
+            loop {
+                let restored = restore(&replica, Target::Latest, Older::default()).await;
+                // Listings of a live replica may be of two moments.
+                if restored.is_ok_and(|restored| rows(&restored.path()) == expected) {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "gave up waiting for step {step} of {}", program.display());
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            // Everything of this step was stored before, nothing of the next.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            moments.push((Timestamp::from(SystemTime::now()), expected));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        running.stop();
+    }
+    let mut formats = Vec::new();
+    for (moment, expected) in &moments {
+        let restored = match restore(&replica, Target::Timestamp(*moment), Older::default()).await {
+            Ok(restored) => restored,
+            // Litestream 0.3 gives a snapshot the name of the one before it in the same
+            // log, and with it the moments between the two.
+            Err(RestoreError::Older(legacy::Error::Plan(legacy::PlanError::BeforeOldest { .. }))) => continue,
+            Err(error) => panic!("{moment}: {error}"),
+        };
+        assert_eq!(rows(&restored.path()), *expected, "{moment}");
+        formats.push(matches!(restored.outcome, Outcome::Older(_)));
+    }
+    assert!(formats.is_sorted_by(|a, b| a >= b), "first the old format, then the new: {formats:?}");
+    assert!(formats.contains(&true) && formats.contains(&false), "{formats:?}");
 }
