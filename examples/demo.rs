@@ -46,6 +46,7 @@ async fn demo(dir: &Path) -> Result<(), Box<dyn Error>> {
         encoding: Encoding::Block,
         sync_interval: Duration::from_millis(250),
         max_segments: 0,
+        create_only: false,
     };
     let daemon = Daemon::start(
         vec![Job { capture: capture::Options::new(&source), replicas: vec![destination] }],

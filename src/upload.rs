@@ -8,11 +8,15 @@
 //! Nothing is remembered between runs. The newest segment on the replica says
 //! where to go on: its generation and its database checksum are looked up in the
 //! spool. If they are not found there, the replica gets a base above everything
-//! it holds.
+//! it holds. Only where listing is forbidden this machine remembers the newest
+//! TXID itself ([`Claims`]).
 //!
 //! Backlogs are merged: however much waits, one object goes up at a time, and
 //! what arrives meanwhile goes into the next.
 
+mod claims;
+
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -26,6 +30,9 @@ use crate::replica::{Listing, PutError, Replica};
 use crate::spool::{Pending, Seq, Spool, Spooled};
 use crate::storage::{Body, ErrorKind};
 use crate::types::{Generation, Timestamp, Txid, TxidRange};
+
+pub use claims::Claims;
+use claims::Remembered;
 
 /// Most bytes of spooled segments that go into one object, at least one segment.
 const BATCH_BYTES: u64 = 64 << 20;
@@ -77,6 +84,18 @@ pub enum Error {
     /// Reading failed.
     #[error(transparent)]
     Replica(#[from] replica::Error),
+    /// A replica that must not be listed, and nothing here knows where it ends.
+    #[error(
+        "replica {replica} was written before, this machine has no record of where it ends, and \"create-only\" forbids \
+         listing it: use a path that nothing was written to, or remove \"create-only\" and allow listing"
+    )]
+    Unknown {
+        /// The replica's name.
+        replica: String,
+    },
+    /// What was put on a replica that must not be listed could not be read or written down.
+    #[error("the record of what was uploaded cannot be used: {0}")]
+    Record(std::io::Error),
     /// Local segments could not be merged.
     #[error("cannot merge local segments for upload")]
     Merge(#[from] ltx::Error),
@@ -93,7 +112,8 @@ impl Error {
             Self::Put(PutError::Storage(error)) => error.kind == ErrorKind::Later,
             Self::Put(PutError::Fenced { .. }) => false,
             Self::Replica(error) => error.kind() == ErrorKind::Later,
-            Self::Merge(_) | Self::Base(_) => true,
+            Self::Unknown { .. } => false,
+            Self::Merge(_) | Self::Base(_) | Self::Record(_) => true,
         }
     }
 }
@@ -144,6 +164,7 @@ pub struct Uploader {
     /// What this value itself wrote last.
     wrote: Option<Txid>,
     fenced: bool,
+    claims: Option<Claims>,
 }
 
 #[derive(Debug)]
@@ -198,7 +219,14 @@ impl Uploader {
             unresolved: None,
             wrote: None,
             fenced: false,
+            claims: None,
         }
+    }
+
+    /// The same for a replica that must not be listed.
+    #[must_use]
+    pub fn unlisted(self, claims: Claims) -> Self {
+        Self { claims: Some(claims), ..self }
     }
 
     /// The replica.
@@ -271,6 +299,7 @@ impl Uploader {
             }
         }
         let prepared = self.unresolved.as_ref().expect("prepared above");
+        self.claim(prepared.txid)?;
         let txids = TxidRange::single(prepared.txid);
         let put = self.replica.put_segment(Level::L0, txids, prepared.body(), prepared.timestamp).await;
         let list_again = matches!(&put, Err(PutError::Storage(error)) if error.kind == ErrorKind::Exists);
@@ -297,6 +326,7 @@ impl Uploader {
         let broken = opened.position.is_some() && !opened.whole;
         // Whatever goes wrong, the next look tells what arrived: a base is not read a second time in the same state.
         self.forget();
+        self.claim(txid)?;
         self.put_complete(&base, Level::L0, TxidRange::single(txid)).await?;
         self.wrote = Some(txid);
         if broken {
@@ -354,6 +384,9 @@ impl Uploader {
     /// Finds out where the replica stands. `None`: its history goes on after ours
     /// under another name.
     async fn open(&self, spool: &Spool, generation: Generation) -> Result<Option<Opened>, Error> {
+        if let Some(claims) = &self.claims {
+            return self.open_unlisted(claims, spool, generation).await.map(Some);
+        }
         let listing = self.replica.list_all().await?;
         let position = listing.position();
         let Some(position) = position else {
@@ -396,6 +429,45 @@ impl Uploader {
 }
 
 impl Uploader {
+    fn claim(&self, txid: Txid) -> Result<(), Error> {
+        self.claims.as_ref().map_or(Ok(()), |claims| claims.claim(txid)).map_err(Error::Record)
+    }
+
+    /// Finds out where a replica stands that must not be listed: what was put
+    /// last is known, or that nothing ever was.
+    async fn open_unlisted(&self, claims: &Claims, spool: &Spool, generation: Generation) -> Result<Opened, Error> {
+        // Every `RandomState` hashes differently, with keys from the system.
+        let newest = match claims.open(|| RandomState::new().build_hasher().finish()).map_err(Error::Record)? {
+            Remembered::Through(newest) => newest,
+            Remembered::Beginning(mark) => {
+                return match self.replica.begin(&mark).await? {
+                    true => Ok(Opened { position: None, whole: true, confirmed: None }),
+                    false => Err(Error::Unknown { replica: self.replica.name().to_owned() }),
+                };
+            }
+        };
+        let header = match self.replica.header_of(Level::L0, TxidRange::single(newest)).await {
+            Ok(header) => header,
+            // Who must not list is not told that there is nothing. The name is left out: it may have been put and merged
+            // since. What follows is complete, and a snapshot spans the hole.
+            Err(error) if matches!(error.kind(), ErrorKind::Missing | ErrorKind::Refused) => {
+                return Ok(Opened { position: Some(newest), whole: false, confirmed: None });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let seq = header.proof.filter(|_| header.generation == Some(generation));
+        let seq = seq.and_then(|proof| spool.find(generation, proof.after, header.timestamp));
+        let confirmed = seq.map(|seq| Confirmed { txid: newest, seq, timestamp: header.timestamp });
+        if confirmed.is_none() {
+            tracing::info!(
+                replica = self.replica.name(),
+                position = newest.to_string(),
+                "what follows the last upload is not known here: continuing above it with a base"
+            );
+        }
+        Ok(Opened { position: Some(newest), whole: true, confirmed })
+    }
+
     async fn has_written(&self, listing: &Listing, generation: Generation) -> Result<bool, Error> {
         let runs = self.replica.generations(listing).await?;
         Ok(runs.iter().any(|run| run.generation == Some(generation)))
@@ -616,6 +688,92 @@ mod tests {
             let error = again.advance(&spool, generation()).await.unwrap_err();
             assert!(matches!(error, Error::Fenced(_)), "{error}");
             assert_eq!(names(&replica).await, [1, 2, 3]);
+        }
+    }
+
+    fn unlisted(replica: &Arc<Replica>, dir: &std::path::Path) -> Uploader {
+        Uploader::new(replica.clone(), Encoding::Block, 0).unlisted(Claims::new(dir, "r"))
+    }
+
+    /// Where the replica ends is remembered here: also through a put whose outcome was not heard of.
+    #[tokio::test]
+    async fn a_replica_that_must_not_be_listed_is_continued_from_what_is_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let (storage, spool) = (Arc::new(crate::storage::MemoryStorage::new()), spool(dir.path(), 2));
+        let blind = Arc::new(Blind(storage.clone()));
+        let replica = Arc::new(Replica::new("r".into(), blind, crate::storage::Key::ROOT, replica::Layout::Decimal));
+        assert_eq!(
+            unlisted(&replica, dir.path()).advance(&spool, generation()).await.unwrap(),
+            Advanced::NeedsBase,
+            "nothing was ever put"
+        );
+        put(&replica, header(1, None, sum(2)), 9).await;
+        Claims::new(dir.path(), "r").claim(Txid::FIRST).unwrap();
+        let mut uploader = unlisted(&replica, dir.path());
+        assert_eq!(uploader.advance(&spool, generation()).await.unwrap(), Advanced::UpToDate);
+        add(&spool, 3);
+        assert_eq!(uploader.advance(&spool, generation()).await.unwrap(), Advanced::Shipped);
+        assert_eq!(
+            unlisted(&replica, dir.path()).advance(&spool, generation()).await.unwrap(),
+            Advanced::UpToDate,
+            "a restart"
+        );
+        // The next name was claimed and nothing came of it: it is not used again.
+        Claims::new(dir.path(), "r").claim(Txid::new(3).unwrap()).unwrap();
+        let mut uploader = unlisted(&replica, dir.path());
+        assert_eq!(uploader.advance(&spool, generation()).await.unwrap(), Advanced::NeedsBase);
+        let opened = uploader.opened.unwrap();
+        assert_eq!((opened.position, opened.whole), (Txid::new(3), false), "a snapshot will span the hole");
+    }
+
+    /// A machine without a memory must not begin anew on top of what is there.
+    #[tokio::test]
+    async fn a_replica_that_must_not_be_listed_and_is_not_remembered_is_left_alone() {
+        let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (storage, spool) = (Arc::default(), spool(ours.path(), 2));
+        let replica = replica(&storage);
+        unlisted(&replica, theirs.path()).advance(&spool, generation()).await.unwrap();
+        let error = unlisted(&replica, ours.path()).advance(&spool, generation()).await.unwrap_err();
+        assert!(matches!(error, Error::Unknown { .. }) && !error.is_passing(), "{error}");
+        assert_eq!(
+            unlisted(&replica, theirs.path()).advance(&spool, generation()).await.unwrap(),
+            Advanced::NeedsBase,
+            "who marked it may begin, also after a restart"
+        );
+    }
+
+    /// A storage seen with credentials that may create and read: no lists, and a 403 for what is not there.
+    struct Blind(Arc<crate::storage::MemoryStorage>);
+
+    #[async_trait::async_trait]
+    impl crate::storage::Storage for Blind {
+        fn kind(&self) -> &'static str {
+            "blind"
+        }
+
+        async fn list(
+            &self,
+            _: &crate::storage::Key,
+            _: Option<&crate::storage::Key>,
+        ) -> crate::storage::Result<Vec<crate::storage::Object>> {
+            panic!("it was told not to list")
+        }
+
+        async fn get(&self, key: &crate::storage::Key, range: std::ops::Range<u64>) -> crate::storage::Result<Bytes> {
+            self.0.get(key, range).await.map_err(|error| crate::storage::Error { kind: ErrorKind::Refused, ..error })
+        }
+
+        async fn put(
+            &self,
+            key: &crate::storage::Key,
+            body: Body,
+            options: crate::storage::PutOptions,
+        ) -> crate::storage::Result<()> {
+            self.0.put(key, body, options).await
+        }
+
+        async fn delete(&self, _: &[crate::storage::Key]) -> crate::storage::Result<()> {
+            panic!("it was told not to delete")
         }
     }
 

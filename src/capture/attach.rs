@@ -19,6 +19,7 @@ use super::options::Options;
 use super::page_map::{Change, PageMap, Replay};
 use super::plan::{self, Lost, Step};
 use super::resync;
+use super::rivals;
 use super::snapshot::{Snapshot, page_size, take_guard};
 use super::state::{Identity, State, file_id};
 use super::wal_index::View;
@@ -97,6 +98,15 @@ pub(super) fn attach(options: &Arc<Options>, spool: &Arc<Spool>, wall: SystemTim
     let log = LogFile::open(&log_path, page_size).map_err(Error::local("open", &log_path))?;
     let shm_path = options.shm_path();
     let shm = file_id(&shm_path).map_err(Error::local("look at", &shm_path))?;
+    if let Some((pid, program)) = shm.and_then(rivals::rival) {
+        tracing::warn!(
+            db = path.display().to_string(),
+            pid,
+            program,
+            "another program replicates this database too: its log grows until both have read it; stop one of them \
+             unless this is meant"
+        );
+    }
     let map_path = options.state_dir().join("pagemap");
     let newest = |state: &State| spool.newest_of(state.generation);
     let map = PageMap::open(&map_path, newest, |state| replay(spool, state));

@@ -22,6 +22,7 @@ pub mod pace;
 pub mod page_map;
 pub mod plan;
 mod resync;
+mod rivals;
 mod snapshot;
 pub mod state;
 pub mod wal_index;

@@ -17,7 +17,7 @@ use super::values;
 
 /// Every command, in the order of the help text.
 pub(crate) fn all() -> Vec<Command> {
-    vec![databases(), generations(), ltx(), replicate(), restore(), snapshots(), version()]
+    vec![databases(), generations(), info(), ltx(), replicate(), restore(), snapshots(), version()]
 }
 
 /// The command of that name. `wal` is not in the overview: `ltx` has taken its place.
@@ -44,6 +44,25 @@ fn generations() -> Command {
         .arg(value("replica", "NAME", "Optional, filters by replica.", ValueParser::string()))
         .override_usage("[arguments] DB_PATH\n[arguments] REPLICA_URL")
         .after_help("$ PROGRAM generations /path/to/db\n$ PROGRAM generations -replica s3 /path/to/db")
+}
+
+fn info() -> Command {
+    command("info", "show what can be restored from the replicas of a database")
+        .long_about(
+            "The info command shows what the replicas of a database can give back: generations,\n\
+             restorable ranges and how dense they are, sizes, and how long a restore would take.",
+        )
+        .args(config_flags())
+        .arg(value("replica", "NAME", "Optional, filters by replica.", ValueParser::string()))
+        .arg(value(
+            "parallelism",
+            "NUM",
+            "Requests at a time that the estimate of the restore time reckons with.\nDefaults to 8, at most 64",
+            parser(values::parallelism),
+        ))
+        .arg(switch("json", "Output raw JSON instead of human-readable text."))
+        .override_usage("[arguments] DB_PATH\n[arguments] REPLICA_URL")
+        .after_help("$ PROGRAM info /path/to/db\n$ PROGRAM info -json s3://mybkt/db")
 }
 
 fn ltx() -> Command {
@@ -164,7 +183,9 @@ fn restore() -> Command {
         .arg(value(
             "timestamp",
             "TIMESTAMP",
-            "Restore to a specific point-in-time (inclusive).\nDefaults to use the latest available backup.",
+            "Restore to a specific point-in-time (inclusive): RFC 3339, a local time with\n\
+             its zone (2020-01-01 00:00 Europe/Berlin), or a time ago (10m ago).\n\
+             Defaults to use the latest available backup.",
             text(),
         ))
         .arg(value("o", "PATH", "Output path of the restored database.\nDefaults to original DB path.", path()))

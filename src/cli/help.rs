@@ -74,6 +74,7 @@ mod tests {
     fn the_overview_lists_commands_in_order() {
         let text = overview("brooklet");
         let names: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix('\t')?.split("  ").next()).skip(1).collect();
-        assert_eq!(names, ["databases", "generations", "ltx", "replicate", "restore", "snapshots", "version"]);
+        let expected = ["databases", "generations", "info", "ltx", "replicate", "restore", "snapshots", "version"];
+        assert_eq!(names, expected);
     }
 }

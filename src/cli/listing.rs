@@ -11,7 +11,7 @@ use super::open;
 use super::render::{self, Table, seconds};
 use super::settings::Subject;
 use super::{Context, GenerationsOptions, Levels, LtxOptions, Source};
-use crate::config::duration;
+use crate::config::{duration, shown_url};
 use crate::legacy::Span;
 use crate::ltx::Level;
 use crate::replica::{Replica, Run, Segment};
@@ -159,7 +159,7 @@ pub(super) fn unknown_replica(name: Option<&str>, source: &Source) -> CliError {
     let name = name.unwrap_or_default();
     CliError::usage(match source {
         Source::Database(path) => format!("replica {name:?} not found for database {:?}", path.display().to_string()),
-        Source::Url(url) => format!("replica {name:?} is not what {url} names"),
+        Source::Url(url) => format!("replica {name:?} is not what {} names", shown_url(url)),
     })
 }
 

@@ -9,6 +9,7 @@ mod commands;
 mod error;
 mod flags;
 mod help;
+mod info;
 mod inspect;
 mod listing;
 mod log;
@@ -26,6 +27,7 @@ mod version;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use tokio::runtime::Runtime;
 
@@ -34,8 +36,8 @@ use flags::FlagError;
 
 pub use error::CliError;
 pub use options::{
-    ConfigFlags, DatabasesOptions, GenerationsOptions, Job, Levels, LtxOptions, ReplicateOptions, RestoreOptions,
-    Source, VersionOptions, WalOptions,
+    ConfigFlags, DatabasesOptions, GenerationsOptions, InfoOptions, Job, Levels, LtxOptions, ReplicateOptions,
+    RestoreOptions, Source, VersionOptions, WalOptions,
 };
 pub use settings::{Context, Subject};
 
@@ -105,9 +107,10 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
     match command_name.as_str() {
         "databases" => inspect::databases(&options::databases(&matches)?, context),
         "generations" => listing::generations(&options::generations(&matches, program)?, context),
+        "info" => info::run(&options::info(&matches, program)?, context),
         "ltx" => listing::ltx(&options::ltx(&matches, program)?, context),
         "replicate" => replicate::run(&options::replicate(&matches)?, context),
-        "restore" => restore::run(&options::restore(&matches, program)?, context),
+        "restore" => restore::run(&options::restore(&matches, program, SystemTime::now().into())?, context),
         "snapshots" => older::snapshots(&options::snapshots(&matches, program)?, context),
         "wal" => older::wal(&options::wal(&matches, program)?, context),
         "version" => version::run(VersionOptions { verbose: matches.on("verbose") }),
@@ -117,8 +120,7 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
 }
 
 /// Commands of Litestream that people may try here.
-const OTHER_COMMANDS: [&str; 9] =
-    ["status", "reset", "start", "stop", "info", "list", "register", "unregister", "sync"];
+const OTHER_COMMANDS: [&str; 8] = ["status", "reset", "start", "stop", "list", "register", "unregister", "sync"];
 
 /// What runs requests of commands that are not the daemon.
 fn runtime() -> Result<Runtime, CliError> {

@@ -14,12 +14,16 @@ use crate::storage::{FileStorage, Key, Retry};
 
 /// Opens a replica. Nothing is contacted yet.
 pub(super) fn replica(settings: &ReplicaSettings) -> Result<Replica, CliError> {
+    Ok(in_storage(settings)?.with_identities(settings.age.identities.clone()))
+}
+
+fn in_storage(settings: &ReplicaSettings) -> Result<Replica, CliError> {
     match &settings.backend {
         Backend::File { directories } => {
             let storage = Arc::new(Retry::new(Arc::new(FileStorage::new(directory(directories)))));
-            let replica = Replica::new(settings.name.clone(), storage, Key::ROOT, Layout::Decimal);
-            Ok(replica.with_identities(settings.age.identities.clone()))
+            Ok(Replica::new(settings.name.clone(), storage, Key::ROOT, Layout::Decimal))
         }
+        Backend::S3(_) => Err(CliError::not_available("replica type \"s3\"")),
         Backend::NotBuilt { .. } => {
             settings.built()?;
             Err(CliError::not_available(format!("replica type {:?}", settings.backend.kind().name())))
@@ -68,5 +72,6 @@ fn destination(settings: &ReplicaSettings) -> Result<Destination, CliError> {
         },
         sync_interval: settings.sync_interval,
         max_segments: 0,
+        create_only: false,
     })
 }

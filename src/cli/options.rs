@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use super::commands::Matches;
 use super::error::CliError;
 use super::values;
+use crate::config::shown_url;
 use crate::restore::{IntegrityCheck, Older, Target};
-use crate::types::{Generation, Txid};
+use crate::types::{Generation, Timestamp, Txid};
 
 /// Which config file to read, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,6 +46,21 @@ pub struct GenerationsOptions {
     pub source: Source,
     /// Only the replica with this name.
     pub replica: Option<String>,
+}
+
+/// `info`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InfoOptions {
+    /// The config file.
+    pub config: ConfigFlags,
+    /// Where to look.
+    pub source: Source,
+    /// Only the replica with this name.
+    pub replica: Option<String>,
+    /// Requests at a time that the restore would have.
+    pub parallelism: usize,
+    /// Print JSON.
+    pub json: bool,
 }
 
 /// Which levels to list.
@@ -198,6 +214,16 @@ pub(crate) fn generations(matches: &Matches, program: &str) -> Result<Generation
     Ok(GenerationsOptions { config: config_flags(matches), source, replica: matches.text("replica") })
 }
 
+pub(crate) fn info(matches: &Matches, program: &str) -> Result<InfoOptions, CliError> {
+    Ok(InfoOptions {
+        config: config_flags(matches),
+        source: source(matches, &format!("{program} info /path/to/db"))?,
+        replica: matches.text("replica"),
+        parallelism: matches.get("parallelism").unwrap_or(DEFAULT_PARALLELISM),
+        json: matches.on("json"),
+    })
+}
+
 pub(crate) fn ltx(matches: &Matches, program: &str) -> Result<LtxOptions, CliError> {
     let source = source(matches, &format!("{program} ltx /path/to/db"))?;
     let levels = matches.get("level").unwrap_or(Levels::One(0));
@@ -253,7 +279,7 @@ pub(crate) fn replicate(matches: &Matches) -> Result<ReplicateOptions, CliError>
     })
 }
 
-pub(crate) fn restore(matches: &Matches, program: &str) -> Result<RestoreOptions, CliError> {
+pub(crate) fn restore(matches: &Matches, program: &str, now: Timestamp) -> Result<RestoreOptions, CliError> {
     let source = source(matches, &format!("{program} restore -o /path/to/db s3://bucket/prefix"))?;
     if matches.on("f") || matches.duration("follow-interval").is_some() {
         return Err(CliError::not_available("follow mode (-f)"));
@@ -272,13 +298,16 @@ pub(crate) fn restore(matches: &Matches, program: &str) -> Result<RestoreOptions
     let output = matches.path("o");
     if let (Source::Url(url), None) = (&source, &output) {
         let message = "-o is required when restoring from a replica URL".to_owned();
-        return Err(CliError::Usage { message, hint: Some(format!("{program} restore -o /path/to/db {url}")) });
+        return Err(CliError::Usage {
+            message,
+            hint: Some(format!("{program} restore -o /path/to/db {}", shown_url(url))),
+        });
     }
     Ok(RestoreOptions {
         config: config_flags(matches),
         source,
         output,
-        target: target(matches)?,
+        target: target(matches, now)?,
         older,
         replica: matches.text("replica"),
         if_db_not_exists: matches.on("if-db-not-exists"),
@@ -305,14 +334,14 @@ fn generation(matches: &Matches) -> Result<Option<Generation>, CliError> {
 /// As in Litestream 0.3, where it counted downloads of WAL files.
 const DEFAULT_PARALLELISM: usize = 8;
 
-fn target(matches: &Matches) -> Result<Target, CliError> {
+fn target(matches: &Matches, now: Timestamp) -> Result<Target, CliError> {
     let txid = matches.get::<TxidLimit>("txid").and_then(|limit| limit.0);
     match (txid, matches.text("timestamp")) {
         (None, None) => Ok(Target::Latest),
         (Some(txid), None) => Ok(Target::Txid(txid)),
-        (None, Some(text)) => values::timestamp(&text).map(Target::Timestamp).ok_or_else(|| {
-            CliError::usage("invalid -timestamp, must specify in ISO 8601 format (e.g. 2000-01-01T00:00:00Z)")
-        }),
+        (None, Some(text)) => values::timestamp(&text, now)
+            .map(Target::Timestamp)
+            .map_err(|reason| CliError::usage(format!("invalid -timestamp, {reason}"))),
         (Some(_), Some(_)) => Err(CliError::usage("cannot specify both -txid and -timestamp: choose one")),
     }
 }
@@ -321,6 +350,8 @@ fn target(matches: &Matches) -> Result<Target, CliError> {
 mod tests {
     use super::super::commands;
     use super::*;
+
+    const NOW: Timestamp = Timestamp::EPOCH;
 
     fn matches(line: &str) -> Matches {
         let mut words = line.split(' ').filter(|word| !word.is_empty()).map(str::to_owned);
@@ -335,9 +366,10 @@ mod tests {
         let error = match line.split(' ').next().unwrap() {
             "databases" => databases(&matches).map(drop),
             "generations" => generations(&matches, "p").map(drop),
+            "info" => info(&matches, "p").map(drop),
             "ltx" => ltx(&matches, "p").map(drop),
             "replicate" => replicate(&matches).map(drop),
-            _ => restore(&matches, "p").map(drop),
+            _ => restore(&matches, "p", NOW).map(drop),
         };
         let error = error.expect_err(line);
         let hint = error.hint().map(|hint| format!(" / {hint}")).unwrap_or_default();
@@ -350,6 +382,7 @@ mod tests {
             ("databases x", "too many arguments"),
             ("ltx", "database path or replica URL required / p ltx /path/to/db"),
             ("ltx a b", "too many arguments"),
+            ("info", "database path or replica URL required / p info /path/to/db"),
             ("ltx -config c file:///a", "cannot specify a replica URL and the -config flag"),
             ("generations", "database path or replica URL required / p generations /path/to/db"),
             ("restore", "database path or replica URL required / p restore -o /path/to/db s3://bucket/prefix"),
@@ -362,7 +395,8 @@ mod tests {
             ("restore -o x -config y s3://b", "cannot specify a replica URL and the -config flag"),
             (
                 "restore -timestamp x db",
-                "invalid -timestamp, must specify in ISO 8601 format (e.g. 2000-01-01T00:00:00Z)",
+                "invalid -timestamp, must specify in ISO 8601 format (e.g. 2000-01-01T00:00:00Z), \
+                 as a local time with its zone (e.g. 2000-01-01 00:00 Europe/Berlin), or as a time ago (e.g. 10m ago)",
             ),
             ("restore -integrity-check foo db", "invalid -integrity-check value: foo"),
             (
@@ -398,13 +432,13 @@ mod tests {
 
     #[test]
     fn restore_defaults_are_those_of_the_original() {
-        let options = restore(&matches("restore db"), "p").unwrap();
+        let options = restore(&matches("restore db"), "p", NOW).unwrap();
         assert_eq!(options.source, Source::Database("db".into()));
         assert_eq!((options.target, options.parallelism), (Target::Latest, 8));
         assert_eq!((options.output, options.replica), (None, None));
         assert!(options.config.expand_env);
         assert_eq!(options.integrity_check, IntegrityCheck::None);
-        let zero = restore(&matches("restore -txid 0000000000000000 db"), "p").unwrap();
+        let zero = restore(&matches("restore -txid 0000000000000000 db"), "p", NOW).unwrap();
         assert_eq!(zero.target, Target::Latest);
     }
 
@@ -412,7 +446,8 @@ mod tests {
     fn flags_for_old_backups_arrive() {
         let generation = "00112233aabbccdd".parse().ok();
         for (line, index) in [("-index 1f", Some(0x1f)), ("-index 7fffffff", None), ("-index 0000001f", Some(0x1f))] {
-            let options = restore(&matches(&format!("restore -generation 00112233aabbccdd {line} db")), "p").unwrap();
+            let options =
+                restore(&matches(&format!("restore -generation 00112233aabbccdd {line} db")), "p", NOW).unwrap();
             assert_eq!(options.older, Older { generation, index }, "{line}");
         }
     }
@@ -421,7 +456,7 @@ mod tests {
     fn every_restore_flag_arrives() {
         let line = "restore -config c -no-expand-env -o out -if-db-not-exists -if-replica-exists -parallelism 3 \
                     -txid 2a -replica r -dry-run -force -json -integrity-check quick -v db";
-        let options = restore(&matches(line), "p").unwrap();
+        let options = restore(&matches(line), "p", NOW).unwrap();
         let expected = RestoreOptions {
             older: Older::default(),
             config: ConfigFlags { path: Some("c".into()), expand_env: false },

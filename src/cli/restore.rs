@@ -15,12 +15,12 @@ use super::error::CliError;
 use super::open;
 use super::render::{self, Table, seconds};
 use super::{Context, RestoreOptions, Source};
-use crate::config::{Database, Logging, Warning, WarningKind};
+use crate::config::{Database, Logging, Warning, WarningKind, shown_url};
 use crate::legacy;
 use crate::ltx;
 use crate::replica::{Replica, Segment};
 use crate::restore::{
-    Backup, Candidate, Evidence, Older, OlderReport, Options, Outcome, OutputError, PlanError, Progress, Report,
+    Backup, Candidate, Evidence, Older, OlderReport, Options, Outcome, OutputError, PlanError, Point, Progress, Report,
     RestoreError, Target, find, restore_any,
 };
 
@@ -157,8 +157,13 @@ impl Command<'_> {
             txid: String,
             duration_ms: u128,
             integrity_check: &'static str,
+            timestamp: String,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            before: Option<NamedPoint>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            after: Option<NamedPoint>,
         }
-        let Candidate { replica, plan, time } = &report.candidate;
+        let Candidate { replica, plan, time, neighbours } = &report.candidate;
         let checked = match report.evidence {
             Evidence::Database => "database checksum",
             Evidence::Files => "file checksums",
@@ -167,6 +172,13 @@ impl Command<'_> {
             path = %self.path.display(), replica = replica.name(), txid = %plan.end(), time = %time, checked,
             "database restored"
         );
+        if let Target::Timestamp(asked) = self.options.target {
+            let none = |point: Option<Point>| point.map_or_else(|| "none".to_owned(), |point| point.time.to_string());
+            tracing::info!(
+                %asked, chosen = %time, before = none(neighbours.before), after = none(neighbours.after),
+                "restored the newest point captured at or before the time asked for"
+            );
+        }
         let how = self.options.integrity_check.name();
         if how != "none" {
             tracing::info!(mode = how, "post-restore integrity check passed");
@@ -180,6 +192,9 @@ impl Command<'_> {
             txid: plan.end().to_string(),
             duration_ms: elapsed.as_millis(),
             integrity_check: how,
+            timestamp: time.to_string(),
+            before: neighbours.before.map(NamedPoint::from),
+            after: neighbours.after.map(NamedPoint::from),
         })?)
     }
 
@@ -275,7 +290,7 @@ impl Command<'_> {
     fn source(&self) -> String {
         match &self.options.source {
             Source::Database(path) => path.display().to_string(),
-            Source::Url(url) => url.clone(),
+            Source::Url(url) => shown_url(url),
         }
     }
 
@@ -320,6 +335,19 @@ impl Command<'_> {
             command.push_str("-force ");
         }
         command + &self.source()
+    }
+}
+
+/// A point as JSON shows it.
+#[derive(Serialize)]
+struct NamedPoint {
+    txid: String,
+    timestamp: String,
+}
+
+impl From<Point> for NamedPoint {
+    fn from(point: Point) -> Self {
+        Self { txid: point.txid.to_string(), timestamp: point.time.to_string() }
     }
 }
 

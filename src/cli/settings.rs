@@ -60,12 +60,11 @@ impl Context {
     /// The database of the config, or the replica, that an argument names.
     pub fn subject(&self, source: &Source, flags: &ConfigFlags) -> Result<Subject, CliError> {
         match source {
-            Source::Url(url) => Ok(Subject {
-                database: None,
-                replicas: vec![ReplicaSettings::from_url(url)?],
-                logging: Logging::default(),
-                warnings: Vec::new(),
-            }),
+            Source::Url(url) => {
+                let mut warnings = Vec::new();
+                let replicas = vec![ReplicaSettings::from_url(url, &self.environment()?, &mut warnings)?];
+                Ok(Subject { database: None, replicas, logging: Logging::default(), warnings })
+            }
             Source::Database(path) => self.configured(path, self.config(flags)?),
         }
     }

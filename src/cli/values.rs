@@ -46,10 +46,45 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| "must not be negative".to_owned())
 }
 
-/// RFC 3339 with a zone; cut down to the milliseconds that segments are stamped with.
-pub(crate) fn timestamp(text: &str) -> Option<Timestamp> {
-    let time: jiff::Timestamp = text.parse().ok()?;
-    Some(Timestamp::from_millis(time.as_millisecond()))
+/// An instant: RFC 3339, a local time with its zone, or a distance from `now`.
+/// Cut down to the milliseconds that segments are stamped with. The error says
+/// what the text means if it means more or less than one instant.
+pub(crate) fn timestamp(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+    let text = text.trim();
+    let time = if text.ends_with("ago") { before(text, now) } else { fixed(text) }?;
+    Ok(Timestamp::from_millis(time.as_millisecond()))
+}
+
+/// What the flag understands, for messages.
+pub(crate) const TIMESTAMP_FORMS: &str = "must specify in ISO 8601 format (e.g. 2000-01-01T00:00:00Z), \
+     as a local time with its zone (e.g. 2000-01-01 00:00 Europe/Berlin), or as a time ago (e.g. 10m ago)";
+
+fn fixed(text: &str) -> Result<jiff::Timestamp, String> {
+    let unreadable = |_| TIMESTAMP_FORMS.to_owned();
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    let Some((local, zone)) = text.rsplit_once(' ') else {
+        // `2000-01-01T00:00:00[Europe/Berlin]`, or nothing we know.
+        return text.parse::<jiff::Zoned>().map(|time| time.timestamp()).map_err(unreadable);
+    };
+    if let Ok(time) = format!("{}{zone}", local.trim_end()).parse() {
+        return Ok(time); // the zone is an offset
+    }
+    let local: jiff::civil::DateTime = local.trim_end().parse().map_err(unreadable)?;
+    let zone = jiff::tz::TimeZone::get(zone).map_err(unreadable)?;
+    let time = zone.to_ambiguous_zoned(local).unambiguous().map(|time| time.timestamp());
+    time.map_err(|_| {
+        format!("{local} is when clocks were changed there, and not one instant: state the offset from UTC")
+    })
+}
+
+/// `10m ago`, `2h30m ago`, `1 day 2 hours ago`; a day is 24 hours.
+fn before(text: &str, now: Timestamp) -> Result<jiff::Timestamp, String> {
+    let span: jiff::Span = text.parse().map_err(|_| TIMESTAMP_FORMS.to_owned())?;
+    let now = jiff::Timestamp::from_millisecond(now.as_millis()).map_err(|error| error.to_string())?;
+    let then = now.to_zoned(jiff::tz::TimeZone::UTC).checked_add(span).map_err(|error| error.to_string())?;
+    Ok(then.timestamp())
 }
 
 #[cfg(test)]
@@ -66,13 +101,50 @@ mod tests {
         }
     }
 
+    const NOW: i64 = 1_700_000_000_000;
+
+    fn read(text: &str) -> Result<i64, String> {
+        timestamp(text, Timestamp::from_millis(NOW)).map(Timestamp::as_millis)
+    }
+
     #[test]
     fn timestamps_need_a_zone() {
-        assert_eq!(timestamp("2023-11-14T22:13:20Z"), Some(Timestamp::from_millis(1_700_000_000_000)));
-        assert_eq!(timestamp("2023-11-14T22:13:20.1239Z"), Some(Timestamp::from_millis(1_700_000_000_123)));
-        assert_eq!(timestamp("2023-11-15T00:13:20+02:00"), Some(Timestamp::from_millis(1_700_000_000_000)));
-        for bad in ["", "yesterday", "2023-11-14", "2023-11-14T22:13:20", "1700000000"] {
-            assert_eq!(timestamp(bad), None, "{bad}");
+        for text in [
+            "2023-11-14T22:13:20Z",
+            "2023-11-15T00:13:20+02:00",
+            "2023-11-14 22:13:20 Z",
+            "2023-11-14 22:13:20 UTC",
+            "2023-11-15 00:13:20 +02:00",
+            "2023-11-14 23:13:20 Europe/Berlin",
+            "2023-11-14T23:13:20 Europe/Berlin",
+            "2023-11-14T23:13:20[Europe/Berlin]",
+            "2023-11-14 17:13:20 America/New_York",
+        ] {
+            assert_eq!(read(text), Ok(NOW), "{text}");
+        }
+        assert_eq!(read("2023-11-14T22:13:20.1239Z"), Ok(NOW + 123));
+        assert_eq!(read("2023-11-14 23:13 Europe/Berlin"), Ok(NOW - 20_000));
+        for bad in ["", "yesterday", "2023-11-14", "2023-11-14T22:13:20", "2023-11-14 22:13", "1700000000", "ago"] {
+            assert_eq!(read(bad), Err(TIMESTAMP_FORMS.to_owned()), "{bad}");
+        }
+        assert_eq!(read("2023-11-14 22:13 Europe/Bielefeld"), Err(TIMESTAMP_FORMS.to_owned()));
+    }
+
+    #[test]
+    fn a_time_that_was_twice_or_never_is_refused() {
+        for text in ["2026-10-25 02:30 Europe/Berlin", "2026-03-29 02:30 Europe/Berlin"] {
+            let reason = read(text).unwrap_err();
+            assert!(reason.contains("not one instant"), "{text}: {reason}");
+        }
+        assert!(read("2026-10-25 02:30 +01:00").is_ok());
+    }
+
+    #[test]
+    fn times_ago_count_from_now() {
+        let cases =
+            [("10m ago", 600), ("2h30m ago", 9000), ("90s ago", 90), ("1d ago", 86_400), ("2 days ago", 172_800)];
+        for (text, seconds) in cases {
+            assert_eq!(read(text), Ok(NOW - seconds * 1000), "{text}");
         }
     }
 

@@ -82,7 +82,12 @@ impl Check {
     }
 
     fn unknown(&mut self, entry: &Entry, place: Place, full: &str) {
-        let hint = keys::nearest(place, &entry.key).map(|name| format!(": did you mean {name:?}?"));
+        // Without a space behind the colon the value is part of the key, and may be a secret.
+        let (key, full) = match entry.key.split_once(':') {
+            Some((key, value)) => (key, format!("{}...", &full[..full.len() - value.len()])),
+            None => (entry.key.as_str(), full.to_owned()),
+        };
+        let hint = keys::nearest(place, key).map(|name| format!(": did you mean {name:?}?"));
         let text = format!("unknown key {full:?} (line {}) is ignored{}", entry.line, hint.unwrap_or_default());
         self.warn(entry, WarningKind::UnknownKey, text);
     }
@@ -125,6 +130,12 @@ impl Check {
                 }
             }
             (Kind::Texts, _) => self.mismatch(node, "list of strings", path),
+            (Kind::Pairs, Value::Map(entries)) => {
+                for entry in entries {
+                    self.value(&entry.node, Kind::Text, &format!("{path}.{}", entry.key));
+                }
+            }
+            (Kind::Pairs, _) => self.mismatch(node, "map", path),
             (Kind::Text, _) => self.mismatch(node, "string", path),
             (Kind::Bool, _) => {
                 if boolean(node).is_none() {
@@ -301,6 +312,14 @@ logging:
     }
 
     #[test]
+    fn a_value_that_sticks_to_its_key_is_not_shown() {
+        let text = "dbs: [{path: x, replica: {secret-access-key:hunter2, path: y}}]";
+        let expected = "unknown key \"dbs[0].replica.secret-access-key:...\" (line 1) is ignored: \
+                        did you mean \"secret-access-key\"?";
+        assert_eq!(warnings(text), [expected]);
+    }
+
+    #[test]
     fn idle_keys_are_told_once_each() {
         let text = "\
 addr: :9090
@@ -309,7 +328,7 @@ snapshot: {interval: 1h, retention: 24h}
 dbs:
   - path: x
     max-checkpoint-page-count: 5
-    replica: {path: y, auto-recover: true, bucket: , region: r}
+    replica: {path: y, auto-recover: true, sas-token: , host: r}
 ";
         let expected = [
             "key \"addr\" (line 1) has no effect in this version",
@@ -317,7 +336,7 @@ dbs:
             "key \"snapshot.interval\" (line 3) has no effect in this version",
             "key \"snapshot.retention\" (line 3) has no effect in this version",
             "key \"dbs[0].max-checkpoint-page-count\" (line 6) has no effect: use \"truncate-page-n\"",
-            "key \"dbs[0].replica.region\" (line 7) has no effect in this version",
+            "key \"dbs[0].replica.host\" (line 7) has no effect in this version",
         ];
         assert_eq!(warnings(text), expected);
         assert_eq!(found("levels: [{interval: x}]").problems.len(), 1, "their types are still checked");

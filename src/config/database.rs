@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::check::Warning;
 use super::env::Environment;
 use super::error::Error;
 use super::global::{above_zero, at_least_zero, positive, snapshots};
@@ -117,7 +118,7 @@ pub(crate) fn database_path(path: &str, environment: &Environment) -> PathBuf {
     absolute(Path::new(path), environment)
 }
 
-pub(crate) fn build(entry: &Entry<'_>) -> Result<Database, Error> {
+pub(crate) fn build(entry: &Entry<'_>, warnings: &mut Vec<Warning>) -> Result<Database, Error> {
     let section = entry.section;
     let name = entry.name();
     let field = |key: &str| format!("{name}.{key}");
@@ -165,15 +166,15 @@ pub(crate) fn build(entry: &Entry<'_>) -> Result<Database, Error> {
             bytes => bytes,
         },
         restore_if_db_not_exists: section.bool("restore-if-db-not-exists").unwrap_or(false),
-        replicas: replica::build_all(entry)?,
+        replicas: replica::build_all(entry, warnings)?,
         ..defaults
     })
 }
 
 /// An entry for a whole directory: not built, but listed.
-pub(crate) fn directory(entry: &Entry<'_>) -> Result<(PathBuf, Vec<BackendKind>), Error> {
+pub(crate) fn directory(entry: &Entry<'_>, warnings: &mut Vec<Warning>) -> Result<(PathBuf, Vec<BackendKind>), Error> {
     entry.check_early()?;
     let path = entry.section.text("dir").unwrap_or_default();
-    let replicas = replica::build_all(entry)?;
+    let replicas = replica::build_all(entry, warnings)?;
     Ok((absolute(Path::new(path), entry.environment), replicas.iter().map(|replica| replica.backend.kind()).collect()))
 }

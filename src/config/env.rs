@@ -7,11 +7,12 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 
 /// What settings may depend on besides the config file.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Environment {
     /// Environment variables.
     pub variables: BTreeMap<String, String>,
@@ -21,6 +22,18 @@ pub struct Environment {
     pub working_dir: PathBuf,
     /// What `~` stands for.
     pub home: Option<PathBuf>,
+}
+
+/// Without the values of the variables: many are secrets.
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&String> = self.variables.keys().collect();
+        f.debug_struct("Environment")
+            .field("variables", &names)
+            .field("working_dir", &self.working_dir)
+            .field("home", &self.home)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Names under which people give credentials to Litestream, and what the AWS

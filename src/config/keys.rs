@@ -5,7 +5,7 @@
 //! A feature that lands changes the `effect` of its keys here to `Now`.
 
 use Effect::{Always, Gone, Later, Now, Refused};
-use Kind::{Bool, Duration, Int, Map, MapOrMaps, Maps, Mode, Size, Text, Texts};
+use Kind::{Bool, Duration, Int, Map, MapOrMaps, Maps, Mode, Pairs, Size, Text, Texts};
 use Place::{Age, Database, Level, Logging, Replica, Retention, Shared, Snapshot, Socket, Top, Validation};
 
 /// Which map a key belongs in.
@@ -36,6 +36,8 @@ pub(crate) enum Kind {
     Duration,
     Size,
     Texts,
+    /// A map from names that the user chooses to texts.
+    Pairs,
     Map(Place),
     Maps(Place),
     /// One map, or a list with one.
@@ -135,22 +137,26 @@ pub(crate) const KEYS: &[Key] = &[
     key(Shared, "validation-interval", Duration, Gone("use \"validation.interval\"")),
     key(Shared, "max-sync-ltx-files", Int, Later),
     key(Shared, "auto-recover", Bool, Always),
-    key(Shared, "access-key-id", Text, Later),
-    key(Shared, "secret-access-key", Text, Later),
-    key(Shared, "region", Text, Later),
-    key(Shared, "bucket", Text, Later),
-    key(Shared, "endpoint", Text, Later),
-    key(Shared, "force-path-style", Bool, Later),
-    key(Shared, "skip-verify", Bool, Later),
-    key(Shared, "sign-payload", Bool, Later),
-    key(Shared, "require-content-md5", Bool, Later),
-    key(Shared, "storage-class", Text, Later),
-    key(Shared, "part-size", Size, Later),
-    key(Shared, "concurrency", Int, Later),
-    key(Shared, "sse-customer-algorithm", Text, Later),
-    key(Shared, "sse-customer-key", Text, Later),
-    key(Shared, "sse-customer-key-path", Text, Later),
-    key(Shared, "sse-kms-key-id", Text, Later),
+    key(Shared, "access-key-id", Text, Now),
+    key(Shared, "secret-access-key", Text, Now),
+    key(Shared, "session-token", Text, Now),
+    key(Shared, "region", Text, Now),
+    key(Shared, "bucket", Text, Now),
+    key(Shared, "endpoint", Text, Now),
+    key(Shared, "force-path-style", Bool, Now),
+    key(Shared, "skip-verify", Bool, Now),
+    key(Shared, "sign-payload", Bool, Now),
+    key(Shared, "require-content-md5", Bool, Now),
+    key(Shared, "checksums", Bool, Now),
+    key(Shared, "storage-class", Text, Now),
+    key(Shared, "part-size", Size, Now),
+    key(Shared, "concurrency", Int, Now),
+    key(Shared, "sse-customer-algorithm", Text, Now),
+    key(Shared, "sse-customer-key", Text, Now),
+    key(Shared, "sse-customer-key-path", Text, Now),
+    key(Shared, "sse-kms-key-id", Text, Now),
+    key(Shared, "tags", Pairs, Now),
+    key(Shared, "headers", Pairs, Now),
     key(Shared, "account-name", Text, Later),
     key(Shared, "account-key", Text, Later),
     key(Shared, "sas-token", Text, Later),
@@ -242,8 +248,8 @@ mod tests {
         assert_eq!(KEYS.iter().filter(|key| key.place == Top).count(), 18);
         // Those of both generations, plus "spool-max-size".
         assert_eq!(count(Database), 19);
-        // The original's 46, plus "ltx-encoding".
-        assert_eq!(KEYS.iter().filter(|key| key.place == Shared).count(), 47);
+        // The original's 46, plus "ltx-encoding", "session-token", "checksums", "tags" and "headers".
+        assert_eq!(KEYS.iter().filter(|key| key.place == Shared).count(), 51);
     }
 
     #[test]

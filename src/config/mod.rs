@@ -18,6 +18,7 @@ mod global;
 mod keys;
 mod paths;
 mod replica;
+mod s3;
 mod scalar;
 mod section;
 mod size;
@@ -35,7 +36,8 @@ pub use error::Error;
 pub use global::{Global, LogFormat, LogLevel, Logging};
 pub use paths::{absolute, config_path};
 pub use replica::{Age, Backend, BackendKind, LtxEncoding, ReplicaSettings, Snapshots};
-pub use url::ReplicaUrl;
+pub use s3::S3Settings;
+pub use url::{ReplicaUrl, shown as shown_url};
 
 use keys::{Effect, KEYS, Place};
 use section::Section;
@@ -92,11 +94,12 @@ impl Config {
             let entry = database::Entry { number: index + 1, section, global: root, environment };
             if section.text("dir").is_some() {
                 config.not_built.extend(refused(section, Place::Database));
-                config.directories.push(database::directory(&entry)?);
+                let directory = database::directory(&entry, &mut config.warnings)?;
+                config.directories.push(directory);
                 continue;
             }
             entry.check_early()?;
-            match database::build(&entry) {
+            match database::build(&entry, &mut config.warnings) {
                 Ok(database) => config.dbs.push(database),
                 Err(error) => {
                     let path = section.text("path").map(|path| database::database_path(path, environment));
@@ -111,10 +114,12 @@ impl Config {
 
     /// The settings of one database given on the command line; no file is read.
     pub fn direct(database: &Path, urls: &[String], environment: &Environment) -> Result<Self, Error> {
-        let settings = urls.iter().map(|url| ReplicaSettings::from_url(url)).collect::<Result<Vec<_>, _>>()?;
+        let mut warnings = Vec::new();
+        let settings = urls.iter().map(|url| ReplicaSettings::from_url(url, environment, &mut warnings));
+        let settings = settings.collect::<Result<Vec<_>, _>>()?;
         let replicas = replica::with_names(settings.into_iter().map(|replica| (None, replica)).collect())?;
         let database = Database::with_defaults(database::database_path(&database.to_string_lossy(), environment));
-        Ok(Self { dbs: vec![Database { replicas, ..database }], ..Self::default() })
+        Ok(Self { dbs: vec![Database { replicas, ..database }], warnings, ..Self::default() })
     }
 
     /// Every database, or what is wrong with the first one that is not in order.

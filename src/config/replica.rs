@@ -6,12 +6,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::check::Warning;
 use super::database::Entry;
+use super::env::Environment;
 use super::error::Error;
 use super::global::positive;
 use super::paths::absolute;
+use super::s3::{self, S3Settings};
 use super::section::Section;
-use super::url::ReplicaUrl;
+use super::url::{ReplicaUrl, shown};
 use crate::types::Secret;
 
 /// The settings of one replica.
@@ -50,6 +53,8 @@ pub enum Backend {
         /// create the first.
         directories: Vec<PathBuf>,
     },
+    /// A bucket.
+    S3(Box<S3Settings>),
     /// A type that Litestream knows and this build does not.
     NotBuilt {
         /// The type.
@@ -64,6 +69,7 @@ impl Backend {
     pub fn kind(&self) -> BackendKind {
         match self {
             Self::File { .. } => BackendKind::File,
+            Self::S3(_) => BackendKind::S3,
             Self::NotBuilt { kind, .. } => *kind,
         }
     }
@@ -74,6 +80,7 @@ impl Backend {
             Self::File { directories } => {
                 directories.first().map_or_else(String::new, |path| path.display().to_string())
             }
+            Self::S3(settings) => settings.location(),
             Self::NotBuilt { kind, .. } => kind.name().to_owned(),
         }
     }
@@ -159,12 +166,17 @@ impl Default for Snapshots {
 
 impl ReplicaSettings {
     /// A replica given by its URL alone.
-    pub fn from_url(text: &str) -> Result<Self, Error> {
+    pub fn from_url(text: &str, environment: &Environment, warnings: &mut Vec<Warning>) -> Result<Self, Error> {
         let url = ReplicaUrl::parse(text)?;
-        requirements(url.kind, Some(&url), Section::none(), Section::none())?;
+        let section = Section::none();
+        requirements(url.kind, Some(&url), section, section)?;
         let name = url.kind.name().to_owned();
         let backend = match url.kind {
             BackendKind::File => Backend::File { directories: file_directories(&url)? },
+            BackendKind::S3 => {
+                let asked = s3::Asked { section, global: section, url: Some(&url), environment };
+                Backend::S3(Box::new(s3::settings(&asked, warnings)?))
+            }
             kind => Backend::NotBuilt { kind, url: Some(url) },
         };
         Ok(Self {
@@ -192,16 +204,19 @@ impl ReplicaSettings {
     /// Whether this build can work with the replica.
     pub fn built(&self) -> Result<(), Error> {
         match &self.backend {
-            Backend::File { .. } => Ok(()),
+            Backend::File { .. } | Backend::S3(_) => Ok(()),
             Backend::NotBuilt { kind, .. } => Err(Error::NotBuilt {
-                reason: format!("replica type {:?} is not available in this build: use type \"file\"", kind.name()),
+                reason: format!(
+                    "replica type {:?} is not available in this build: use type \"file\" or \"s3\"",
+                    kind.name()
+                ),
             }),
         }
     }
 }
 
 /// The replicas of a database, under either key.
-pub(crate) fn build_all(entry: &Entry<'_>) -> Result<Vec<ReplicaSettings>, Error> {
+pub(crate) fn build_all(entry: &Entry<'_>, warnings: &mut Vec<Warning>) -> Result<Vec<ReplicaSettings>, Error> {
     let single = entry.section.sections("replica").unwrap_or_default();
     let single: Vec<_> = single.into_iter().filter(|replica| replica.exists()).collect();
     let several = entry.section.sections("replicas").unwrap_or_default();
@@ -216,7 +231,7 @@ pub(crate) fn build_all(entry: &Entry<'_>) -> Result<Vec<ReplicaSettings>, Error
     };
     let built = sections.into_iter().map(|section| {
         let name = section.text("name").map(str::to_owned);
-        Ok((name, build(section, entry)?))
+        Ok((name, build(section, entry, warnings)?))
     });
     with_names(built.collect::<Result<_, Error>>()?)
 }
@@ -244,11 +259,11 @@ pub(crate) fn with_names(replicas: Vec<(Option<String>, ReplicaSettings)>) -> Re
     Ok(named.collect())
 }
 
-fn build(section: Section<'_>, entry: &Entry<'_>) -> Result<ReplicaSettings, Error> {
+fn build(section: Section<'_>, entry: &Entry<'_>, warnings: &mut Vec<Warning>) -> Result<ReplicaSettings, Error> {
     let global = entry.global;
     let path = section.text("path");
     if let Some(path) = path.filter(|path| path.contains("://")) {
-        let text = format!("replica path cannot be a url, please use the 'url' field instead: {path}");
+        let text = format!("replica path cannot be a url, please use the 'url' field instead: {}", shown(path));
         return Err(Error::invalid(text));
     }
     let url = section.text("url").map(ReplicaUrl::parse).transpose()?;
@@ -265,6 +280,10 @@ fn build(section: Section<'_>, entry: &Entry<'_>) -> Result<ReplicaSettings, Err
             Backend::File { directories: vec![absolute(Path::new(path), entry.environment)] }
         }
         (BackendKind::File, None, None) => return Err(Error::invalid("file replica path required")),
+        (BackendKind::S3, url, _) => {
+            let asked = s3::Asked { section, global, url: url.as_ref(), environment: entry.environment };
+            Backend::S3(Box::new(s3::settings(&asked, warnings)?))
+        }
         (kind, _, _) => Backend::NotBuilt { kind, url },
     };
     let sync_interval = section.duration("sync-interval").or_else(|| global.duration("sync-interval"));

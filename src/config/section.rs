@@ -55,6 +55,19 @@ impl<'a> Section<'a> {
         size::parse(self.text(key)?)
     }
 
+    /// A map from texts to texts. `None` if the key is absent.
+    pub(crate) fn pairs(self, key: &str) -> Option<Vec<(String, String)>> {
+        let Value::Map(entries) = &self.get(key)?.value else { return None };
+        // Of a key given twice the last one counts.
+        let counts = |at: usize| !entries[at + 1..].iter().any(|later| later.key == entries[at].key);
+        let text = |node: &Node| match &node.value {
+            Value::Scalar { text, .. } => text.clone(),
+            _ => String::new(),
+        };
+        let kept = entries.iter().enumerate().filter(|(at, _)| counts(*at));
+        Some(kept.map(|(_, entry)| (entry.key.clone(), text(&entry.node))).collect())
+    }
+
     /// The map behind a key, or the empty one.
     pub(crate) fn section(self, key: &str) -> Self {
         Self(self.get(key))

@@ -155,23 +155,22 @@ dbs:
         retention-check-interval: 1h
         snapshot-interval: 6h
         validation-interval: 6h
-      - type: s3
+      - type: gcs
         bucket: b
         path: p
-        region: eu-west-1
 ",
     );
     let databases = config.databases().unwrap();
     let names: Vec<_> = databases[0].replicas.iter().map(|replica| replica.name.as_str()).collect();
-    assert_eq!(names, ["local", "s3"]);
+    assert_eq!(names, ["local", "gs"]);
     let snapshots = Snapshots { interval: secs(6 * 3600), retention: secs(72 * 3600) };
     assert_eq!(databases[0].replicas[0].snapshots, snapshots);
     assert_eq!(
         config.runnable().unwrap_err().to_string(),
-        "replica type \"s3\" is not available in this build: use type \"file\""
+        "replica type \"gs\" is not available in this build: use type \"file\" or \"s3\""
     );
     let idle: Vec<_> = config.warnings.iter().map(|warning| (warning.line, warning.kind)).collect();
-    let lines = [2, 3, 4, 7, 11, 12, 13, 14, 16, 18].map(|line| (line, WarningKind::NoEffect));
+    let lines = [4, 7, 11, 12, 13, 14].map(|line| (line, WarningKind::NoEffect));
     assert_eq!(idle, lines, "{:#?}", config.warnings);
 }
 

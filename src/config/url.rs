@@ -29,8 +29,8 @@ pub struct ReplicaUrl {
     /// was left out, the empty text for a bare slash. `sftp` means it absolute.
     /// For `file`: the directory, as Litestream names it.
     pub path: String,
-    /// Query parameters in order.
-    query: Vec<(String, String)>,
+    /// Query parameters in order. Some are keys that nobody may see.
+    query: Vec<(String, Secret)>,
     /// For `file`: the directory that the URL means when its escapes are decoded,
     /// if that is another one.
     decoded_path: Option<String>,
@@ -44,12 +44,12 @@ impl ReplicaUrl {
                 && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
         };
         let Some((scheme, rest)) = text.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) else {
-            return Err(Error::invalid(format!("replica url scheme required: {text}")));
+            return Err(Error::invalid(format!("replica url scheme required: {}", shown(text))));
         };
         let scheme = scheme.to_ascii_lowercase();
         let kind = BackendKind::from_name(scheme.strip_suffix('s').filter(|s| *s == "webdav").unwrap_or(&scheme))
             .ok_or_else(|| Error::invalid(format!("unknown replica type in config: {scheme:?}")))?;
-        let broken = |reason: String| Error::invalid(format!("parse {:?}: {reason}", without_password(text)));
+        let broken = |reason: String| Error::invalid(format!("parse {:?}: {reason}", shown(text)));
         let parts = Parts::split(rest);
         if kind == BackendKind::File {
             return Self::file(&parts).map_err(broken);
@@ -103,7 +103,13 @@ impl ReplicaUrl {
 
     /// The value of a query parameter by any of its spellings; the last one wins.
     pub fn parameter(&self, spellings: &[&str]) -> Option<&str> {
-        self.query.iter().rev().find(|(name, _)| spellings.contains(&name.as_str())).map(|(_, value)| value.as_str())
+        let mut latest_first = self.query.iter().rev();
+        latest_first.find(|(name, _)| spellings.contains(&name.as_str())).map(|(_, value)| value.reveal())
+    }
+
+    /// The names of its query parameters.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = &str> {
+        self.query.iter().map(|(name, _)| name.as_str())
     }
 
     /// For `file`: the directories the URL may mean, the one Litestream uses first.
@@ -148,7 +154,7 @@ impl<'a> Parts<'a> {
 }
 
 /// A path as a prefix of keys: cleaned, without the leading slash.
-fn key_prefix(path: &str) -> String {
+pub(crate) fn key_prefix(path: &str) -> String {
     clean(Path::new(path)).to_string_lossy().trim_start_matches('/').to_owned()
 }
 
@@ -212,39 +218,62 @@ fn check_port(host: &str) -> Result<(), String> {
     }
 }
 
-fn query(text: &str) -> Result<Vec<(String, String)>, String> {
+fn query(text: &str) -> Result<Vec<(String, Secret)>, String> {
     let pairs = text.split('&').filter(|pair| !pair.is_empty());
     pairs
         .map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             // In a query a plus sign stands for a space.
-            Ok((unescape(&name.replace('+', " "))?, unescape(&value.replace('+', " "))?))
+            Ok((unescape(&name.replace('+', " "))?, Secret::new(unescape(&value.replace('+', " "))?)))
         })
         .collect()
 }
 
-/// The URL fit for an error message.
-fn without_password(text: &str) -> String {
+/// A URL fit to be shown: without its password, and without keys in its query.
+/// Any text may be given.
+pub fn shown(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
-    match Parts::split(rest).userinfo.and_then(|info| info.split_once(':')) {
-        Some((user, password)) => {
-            format!("{scheme}://{user}:***{}", &rest[user.len() + 1 + password.len()..])
+    let parts = Parts::split(rest);
+    let mut url = format!("{scheme}://");
+    if let Some(info) = parts.userinfo {
+        match info.split_once(':') {
+            Some((user, _)) => url.push_str(&format!("{user}:***@")),
+            None => url.push_str(&format!("{info}@")),
         }
-        None => text.to_owned(),
     }
+    url.push_str(parts.host);
+    url.push_str(parts.path);
+    if rest.contains('?') {
+        let pairs = parts.query.split('&').map(|pair| match pair.split_once('=') {
+            Some((name, _)) if is_secret(name) => format!("{name}=***"),
+            _ => pair.to_owned(),
+        });
+        url.push('?');
+        url.push_str(&pairs.collect::<Vec<_>>().join("&"));
+    }
+    if let Some(fragment) = parts.fragment {
+        url.push_str(&format!("#{fragment}"));
+    }
+    url
+}
+
+/// Whether the value of a query parameter may be a secret, by its name.
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["key", "secret", "token", "password", "sig"].iter().any(|word| name.contains(word))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn shown(text: &str) -> String {
+    fn parsed(text: &str) -> String {
         match ReplicaUrl::parse(text) {
             Err(error) => error.to_string(),
             Ok(url) => {
                 let user = url.user.as_deref().map(|user| format!("{user} ")).unwrap_or_default();
                 let password = url.password.as_ref().map(|p| format!("{} ", p.reveal())).unwrap_or_default();
-                let query: String = url.query.iter().map(|(k, v)| format!(" {k}={v}")).collect();
+                let query: String = url.query.iter().map(|(k, v)| format!(" {k}={}", v.reveal())).collect();
                 let tls = if url.tls { "+tls" } else { "" };
                 format!("{}{tls} {user}{password}{} {}{query}", url.kind.name(), url.host, url.path)
             }
@@ -281,7 +310,7 @@ mod tests {
             ("oss://b/p", "oss b p"),
         ];
         for (text, expected) in cases {
-            assert_eq!(shown(text), expected, "{text}");
+            assert_eq!(parsed(text), expected, "{text}");
         }
     }
 
@@ -321,14 +350,29 @@ mod tests {
             ("s3://b/%ff", "parse \"s3://b/%ff\": escapes do not spell UTF-8 text"),
         ];
         for (text, expected) in cases {
-            assert_eq!(shown(text), expected, "{text}");
+            assert_eq!(parsed(text), expected, "{text}");
         }
     }
 
     #[test]
     fn passwords_do_not_show() {
-        let url = ReplicaUrl::parse("sftp://u:hunter2@h/p").unwrap();
-        assert!(!format!("{url:?}").contains("hunter2"));
+        let url = ReplicaUrl::parse("sftp://u:hunter2@h/p?sseCustomerKey=hunter3").unwrap();
+        assert!(!format!("{url:?}").contains("hunter"));
+        let cases = [
+            ("sftp://u:hunter2@h:1/p", "sftp://u:***@h:1/p"),
+            ("sftp://u@h/p?x=1#f", "sftp://u@h/p?x=1#f"),
+            ("s3://b/p?sseCustomerKey=hunter3&region=r", "s3://b/p?sseCustomerKey=***&region=r"),
+            ("s3-x://u:hunter2@h?", "s3-x://u:***@h?"),
+            ("sftp://u:hunter2%zz@h/%zz", "sftp://u:***@h/%zz"),
+            ("/a/path", "/a/path"),
+            ("s3://b", "s3://b"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(shown(text), expected, "{text}");
+            if let Err(error) = ReplicaUrl::parse(text) {
+                assert!(!error.to_string().contains("hunter"), "{error}");
+            }
+        }
     }
 
     #[test]

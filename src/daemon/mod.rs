@@ -52,6 +52,8 @@ pub struct Destination {
     pub sync_interval: Duration,
     /// Most local segments in one object; 0 = as many as the program's own bound allows.
     pub max_segments: usize,
+    /// The credentials may only create and read: it is not listed, and nothing is deleted from it.
+    pub create_only: bool,
 }
 
 /// How the daemon as a whole behaves.
@@ -226,12 +228,13 @@ fn spawn(name: &str, shared: &Arc<Shared>, work: impl FnOnce(&Arc<Shared>) + Sen
 
 impl Entry {
     fn new(job: Job, followed: &Followed, queue: &Arc<Queue>, index: usize) -> Self {
+        let state_dir = job.capture.state_dir();
         Self {
             path: job.capture.path.clone(),
             capture: Workpiece::new(Database::new(job.capture, followed.clone()), queue.clone(), index),
             source: Mutex::new(None),
             events: Mutex::new(Events::default()),
-            shipping: job.replicas.into_iter().map(Shipping::new).collect(),
+            shipping: job.replicas.into_iter().map(|to| Shipping::new(to, &state_dir)).collect(),
         }
     }
 

@@ -4,6 +4,7 @@
 //! lacks waits in the spool, within the spool's budget.
 
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 use super::{Destination, Shared, Source};
 use crate::spool::Seq;
 use crate::types::Generation;
-use crate::upload::{Advanced, Error, Uploader};
+use crate::upload::{Advanced, Claims, Error, Uploader};
 
 /// First wait after a failure; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(500);
@@ -42,8 +43,14 @@ struct Task {
 }
 
 impl Shipping {
-    pub(super) fn new(to: Destination) -> Self {
+    /// `state_dir`: where this machine remembers what it must not look up.
+    pub(super) fn new(to: Destination, state_dir: &Path) -> Self {
+        let claims = to.create_only.then(|| Claims::new(state_dir, to.replica.name()));
         let uploader = Uploader::new(to.replica, to.encoding, to.max_segments);
+        let uploader = match claims {
+            Some(claims) => uploader.unlisted(claims),
+            None => uploader,
+        };
         Self { uploader: tokio::sync::Mutex::new(uploader), interval: to.sync_interval, task: Mutex::default() }
     }
 
@@ -301,7 +308,7 @@ fn trim(shared: &Shared, database: usize, source: &Source) {
 }
 
 /// As in Litestream's logs: the file's name.
-fn db_name(path: &std::path::Path) -> String {
+fn db_name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 

@@ -13,6 +13,7 @@ mod generations;
 mod keys;
 mod listing;
 mod put;
+mod spellings;
 
 use std::fmt;
 use std::ops::Range;
@@ -22,17 +23,21 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::ltx::{self, Header, Level, Trailer};
-use crate::storage::{self, ErrorKind, Key, LIST_PAGE, Storage};
+use crate::storage::{self, Body, ErrorKind, Key, LIST_PAGE, Put, PutOptions, Storage};
 use crate::types::{Secret, Timestamp, TxidRange};
 
 pub use generations::Run;
 pub use keys::Layout;
 pub use listing::Listing;
 pub use put::PutError;
+pub use spellings::Spellings;
 
 /// Levels listed at once. All ten would be faster by little, and many databases
 /// open their replicas at the same time.
 const LISTINGS_AT_ONCE: usize = 5;
+
+/// The object that marks a replica that is written without being listed.
+const BEGUN: &str = "brooklet.begun";
 
 /// A segment on a replica, as its name and a listing tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -213,13 +218,32 @@ impl Replica {
 
     /// What a segment says about itself; checked against its name.
     pub async fn read_header(&self, segment: &Segment) -> Result<Header> {
-        let bytes = self.read(segment, 0..Header::SIZE as u64).await?;
-        let key = || self.key(segment.level, segment.txids);
-        let header = Header::decode(&bytes).map_err(|source| Error::Segment { key: key(), source })?;
-        if header.txids != segment.txids {
-            return Err(Error::Misnamed { key: key(), found: header.txids });
+        self.header_of(segment.level, segment.txids).await
+    }
+
+    /// The same for a segment that may or may not be there.
+    pub async fn header_of(&self, level: Level, txids: TxidRange) -> Result<Header> {
+        let key = self.key(level, txids);
+        let bytes = self.storage.get(&key, 0..Header::SIZE as u64).await?;
+        let header = Header::decode(&bytes).map_err(|source| Error::Segment { key: key.clone(), source })?;
+        if header.txids != txids {
+            return Err(Error::Misnamed { key, found: header.txids });
         }
         Ok(header)
+    }
+
+    /// Marks that writing has begun, for who must not list. `false`: it had begun under another mark.
+    pub async fn begin(&self, mark: &str) -> Result<bool> {
+        let key = self.folder(Level::L0).child(BEGUN).expect("letters are legal in a key");
+        let bytes = Bytes::from(format!("{mark}\n"));
+        let options = PutOptions { how: Put::New, timestamp: None };
+        match self.storage.put(&key, Body::Bytes(bytes.clone()), options).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind == ErrorKind::Exists => {
+                Ok(self.storage.get(&key, 0..bytes.len() as u64).await? == bytes)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The last bytes of a segment.

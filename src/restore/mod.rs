@@ -15,9 +15,11 @@ mod error;
 mod fetch;
 mod older;
 mod output;
+mod overview;
 mod pages;
 pub mod plan;
 mod points;
+pub mod ranges;
 mod survey;
 mod verify;
 
@@ -37,9 +39,11 @@ pub use error::RestoreError;
 pub use fetch::Limits;
 pub use older::{Backup, Older, OlderReport, Outcome, find, restore_any};
 pub use output::{Output, OutputError};
+pub use overview::{Estimate, LevelSize, Overview, overview};
 pub use pages::Progress;
 pub use plan::{Plan, PlanError, Target};
-pub use survey::{Candidate, survey};
+pub use ranges::{Point, Range, points};
+pub use survey::{Candidate, Neighbours, survey};
 pub use verify::{IntegrityCheck, VerifyError};
 
 /// How often a plan may lose a segment before the restore gives up. Merging

@@ -1,11 +1,13 @@
 //! Choosing the segments that rebuild one point in history.
 //!
-//! A chain begins with a segment that holds the whole database (its first TXID
-//! is 1), has no hole, and ends exactly at the point asked for: no chain is
-//! better than a chain with a hole. Of the chains that do this, one with the
-//! fewest segments is taken. Segments may overlap; the newer one wins.
+//! A chain begins with a segment that holds the whole database, has no hole, and
+//! ends exactly at the point asked for: no chain is better than a chain with a
+//! hole. Of the chains that do this, one with the fewest segments is taken.
+//! Segments may overlap; the newer one wins.
 //!
 //! Pure: a listing and a wish in, a chain or the reason why there is none out.
+
+use std::collections::HashSet;
 
 use crate::replica::Segment;
 use crate::types::{Timestamp, Txid};
@@ -82,12 +84,14 @@ pub enum PlanError {
         after: Option<Txid>,
     },
     /// Everything that is kept is newer.
-    #[error("no backup is as old as {asked}: the oldest point that can be restored is {oldest}")]
+    #[error("no backup is as old as {asked}: the points that can be restored are from {oldest} to {newest}")]
     TimestampBeforeOldest {
         /// What was asked for.
         asked: Timestamp,
         /// The time of the oldest point that can be restored.
         oldest: Timestamp,
+        /// The time of the newest.
+        newest: Timestamp,
     },
 }
 
@@ -104,40 +108,118 @@ fn nearest(before: Option<Txid>, after: Option<Txid>) -> String {
     }
 }
 
-/// The chain to the newest point the replica knows of. When newer segments
-/// cannot be connected that is an error, never a quietly older database.
-pub fn latest(listing: &[Segment]) -> Result<Plan, PlanError> {
-    let newest = listing.iter().map(|segment| segment.txids.max()).max().ok_or(PlanError::NoBackup)?;
-    exactly(listing, newest)
+/// What a replica holds.
+#[derive(Clone, Debug, Default)]
+pub struct Holdings {
+    segments: Vec<Segment>,
+    /// Segments that hold the whole database although their names do not say so.
+    complete: HashSet<Segment>,
 }
 
-/// The chain that ends exactly at `txid`.
-pub fn exactly(listing: &[Segment], txid: Txid) -> Result<Plan, PlanError> {
-    let mut usable: Vec<Segment> = listing.iter().copied().filter(|segment| segment.txids.max() <= txid).collect();
-    usable.sort_by_key(|segment| segment.txids.min());
-    let mut waiting = usable.into_iter().peekable();
-    let mut segments: Vec<Segment> = Vec::new();
-    let mut best: Option<Segment> = None;
-    loop {
-        // Whatever connects to an earlier end also connects to this one, so the
-        // best candidate is carried along and each segment is looked at once.
-        let reached = segments.last().map(|segment| segment.txids.max());
-        let connects = |segment: &Segment| match reached {
-            None => segment.txids.is_snapshot(),
-            Some(reached) => segment.txids.min() <= reached.next(),
-        };
-        while let Some(segment) = waiting.next_if(connects) {
-            best = best.into_iter().chain([segment]).max_by_key(preference);
+impl Holdings {
+    /// What a listing tells. That a segment holds the whole database is told by
+    /// its name if it begins with the first transaction.
+    pub fn new(segments: impl IntoIterator<Item = Segment>) -> Self {
+        Self { segments: segments.into_iter().collect(), complete: HashSet::new() }
+    }
+
+    /// Learns from its header that a segment holds the whole database.
+    pub fn learn_complete(&mut self, segment: Segment) {
+        self.complete.insert(segment);
+    }
+
+    /// Every segment.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// The chain to the newest point the replica knows of. When newer segments
+    /// cannot be connected that is an error, never a quietly older database.
+    pub fn latest(&self) -> Result<Plan, PlanError> {
+        let newest = self.segments.iter().map(|segment| segment.txids.max()).max().ok_or(PlanError::NoBackup)?;
+        self.exactly(newest)
+    }
+
+    /// The chain that ends exactly at `txid`.
+    pub fn exactly(&self, txid: Txid) -> Result<Plan, PlanError> {
+        let usable = || self.segments.iter().filter(|segment| segment.txids.max() <= txid);
+        // Whatever connects to an earlier end also connects to a later one. So the
+        // newest base rules nothing out, the longest stride never rules out a
+        // later one, and greedy is enough.
+        let base = usable().filter(|segment| self.is_base(segment)).max_by_key(|segment| preference(segment));
+        let mut chain: Vec<Segment> = base.into_iter().copied().collect();
+        let mut others: Vec<&Segment> = usable().collect();
+        others.sort_by_key(|segment| segment.txids.min());
+        let mut others = others.into_iter().peekable();
+        let mut best: Option<&Segment> = None;
+        while let Some(reached) = chain.last().map(|segment| segment.txids.max()) {
+            while let Some(next) = others.next_if(|segment| segment.txids.min() <= reached.next()) {
+                best = best.into_iter().chain([next]).max_by_key(|segment| preference(segment));
+            }
+            match best {
+                Some(next) if next.txids.max() > reached => chain.push(*next),
+                _ => break,
+            }
         }
-        // The longest stride never rules out a later one, so greedy is enough.
-        match best {
-            Some(segment) if Some(segment.txids.max()) > reached => segments.push(segment),
-            _ => break,
+        match chain.last() {
+            Some(last) if last.txids.max() == txid => Ok(Plan { segments: chain }),
+            _ => Err(self.explain(txid)),
         }
     }
-    match segments.last() {
-        Some(last) if last.txids.max() == txid => Ok(Plan { segments }),
-        _ => Err(explain(listing, txid)),
+
+    /// Every point at which some chain ends, ascending.
+    pub fn restorable(&self) -> Vec<Txid> {
+        let mut by_end: Vec<&Segment> = self.segments.iter().collect();
+        by_end.sort_by_key(|segment| segment.txids.max());
+        let mut points: Vec<Txid> = Vec::new();
+        for segment in by_end {
+            let end = segment.txids.max();
+            // The newest point below the end connects if any does.
+            let below = points.iter().rev().find(|point| **point < end);
+            let connects = below.is_some_and(|point| segment.txids.min() <= point.next());
+            if (connects || self.is_base(segment)) && points.last() != Some(&end) {
+                points.push(end);
+            }
+        }
+        points
+    }
+
+    /// Where the next segment begins after the newest point that can be restored:
+    /// `None` when nothing lies beyond it.
+    pub fn beyond(&self, reached: Txid) -> Option<Txid> {
+        let behind = self.segments.iter().filter(|segment| segment.txids.max() > reached);
+        behind.map(|segment| segment.txids.min()).min()
+    }
+
+    /// Where the first segment begins that no chain leads to: `None` when names
+    /// alone connect everything.
+    pub fn break_in_history(&self) -> Option<Txid> {
+        match self.restorable().last() {
+            Some(reached) => self.beyond(*reached),
+            None => self.segments.iter().map(|segment| segment.txids.min()).min(),
+        }
+    }
+
+    fn is_base(&self, segment: &Segment) -> bool {
+        segment.txids.is_snapshot() || self.complete.contains(segment)
+    }
+
+    fn explain(&self, txid: Txid) -> PlanError {
+        let Some(first) = self.segments.iter().map(|segment| segment.txids.min()).min() else {
+            return PlanError::NoBackup;
+        };
+        let points = self.restorable();
+        let Some(&reached) = points.last() else {
+            return PlanError::NoBase { first };
+        };
+        match self.beyond(reached) {
+            Some(next) if reached < txid && next <= txid => PlanError::Gap { reached, next },
+            _ => PlanError::TxidUnavailable {
+                txid,
+                before: points.iter().copied().rfind(|point| *point < txid),
+                after: points.iter().copied().find(|point| *point > txid),
+            },
+        }
     }
 }
 
@@ -145,47 +227,6 @@ pub fn exactly(listing: &[Segment], txid: Txid) -> Result<Plan, PlanError> {
 /// overlap, which is the smallest; then the highest level, which lives longest.
 fn preference(segment: &Segment) -> impl Ord + use<> {
     (segment.txids.max(), segment.txids.min(), segment.level)
-}
-
-/// Every point at which some chain ends, ascending.
-pub fn restorable(listing: &[Segment]) -> Vec<Txid> {
-    let mut by_end: Vec<&Segment> = listing.iter().collect();
-    by_end.sort_by_key(|segment| segment.txids.max());
-    let mut points: Vec<Txid> = Vec::new();
-    for segment in by_end {
-        let end = segment.txids.max();
-        // The newest point below the end connects if any does.
-        let below = points.iter().rev().find(|point| **point < end);
-        let connects = below.is_some_and(|point| segment.txids.min() <= point.next());
-        if (connects || segment.txids.is_snapshot()) && points.last() != Some(&end) {
-            points.push(end);
-        }
-    }
-    points
-}
-
-/// Where the next segment begins after the newest point that can be restored:
-/// `None` when nothing lies beyond it.
-pub fn beyond(listing: &[Segment], reached: Txid) -> Option<Txid> {
-    listing.iter().filter(|segment| segment.txids.max() > reached).map(|segment| segment.txids.min()).min()
-}
-
-fn explain(listing: &[Segment], txid: Txid) -> PlanError {
-    let Some(first) = listing.iter().map(|segment| segment.txids.min()).min() else {
-        return PlanError::NoBackup;
-    };
-    let points = restorable(listing);
-    let Some(&reached) = points.last() else {
-        return PlanError::NoBase { first };
-    };
-    match beyond(listing, reached) {
-        Some(next) if reached < txid && next <= txid => PlanError::Gap { reached, next },
-        _ => PlanError::TxidUnavailable {
-            txid,
-            before: points.iter().copied().rfind(|point| *point < txid),
-            after: points.iter().copied().find(|point| *point > txid),
-        },
-    }
 }
 
 #[cfg(test)]
@@ -208,17 +249,34 @@ mod tests {
         at(0, min, max)
     }
 
+    fn holdings(segments: &[Segment]) -> Holdings {
+        Holdings::new(segments.iter().copied())
+    }
+
+    fn exactly(segments: &[Segment], txid: Txid) -> Result<Plan, PlanError> {
+        holdings(segments).exactly(txid)
+    }
+
+    fn latest(segments: &[Segment]) -> Result<Plan, PlanError> {
+        holdings(segments).latest()
+    }
+
     /// The shortest chain from `reached` to `goal`, by trying every chain.
     fn shortest(listing: &[Segment], reached: u64, goal: u64) -> Option<usize> {
+        shortest_with(listing, &[], reached, goal)
+    }
+
+    fn shortest_with(listing: &[Segment], complete: &[Segment], reached: u64, goal: u64) -> Option<usize> {
         if reached == goal {
             return Some(0);
         }
         let mut best: Option<usize> = None;
         for segment in listing {
             let (min, max) = (segment.txids.min().get(), segment.txids.max().get());
-            let connects = if reached == 0 { min == 1 } else { min <= reached + 1 };
+            let is_base = min == 1 || complete.contains(segment);
+            let connects = if reached == 0 { is_base } else { is_base || min <= reached + 1 };
             if connects && max > reached && max <= goal {
-                let rest = shortest(listing, max, goal);
+                let rest = shortest_with(listing, complete, max, goal);
                 best = best.into_iter().chain(rest.map(|n| n + 1)).min();
             }
         }
@@ -252,10 +310,35 @@ mod tests {
     }
 
     #[test]
+    fn a_complete_segment_is_a_base_wherever_it_is() {
+        for listing in every_listing_of(4) {
+            let inner: Vec<Segment> = listing.iter().copied().filter(|segment| !segment.txids.is_snapshot()).collect();
+            for chosen in 0..1u32 << inner.len() {
+                let complete: Vec<Segment> =
+                    inner.iter().enumerate().filter(|(i, _)| chosen & (1 << i) != 0).map(|(_, s)| *s).collect();
+                let mut holdings = holdings(&listing);
+                complete.iter().for_each(|segment| holdings.learn_complete(*segment));
+                let mut points = Vec::new();
+                for goal in 1..=4 {
+                    let expected = shortest_with(&listing, &complete, 0, goal);
+                    let plan = holdings.exactly(txid(goal));
+                    assert_eq!(
+                        plan.ok().map(|plan| plan.segments().len()),
+                        expected,
+                        "{listing:?} {complete:?} {goal}"
+                    );
+                    points.extend(expected.map(|_| txid(goal)));
+                }
+                assert_eq!(holdings.restorable(), points);
+            }
+        }
+    }
+
+    #[test]
     fn the_restorable_points_are_those_with_a_chain() {
         for listing in every_listing_of(5) {
             let expected: Vec<Txid> = (1..=5).filter(|goal| shortest(&listing, 0, *goal).is_some()).map(txid).collect();
-            assert_eq!(restorable(&listing), expected, "{listing:?}");
+            assert_eq!(holdings(&listing).restorable(), expected, "{listing:?}");
         }
     }
 
@@ -263,7 +346,7 @@ mod tests {
     fn latest_is_never_quietly_older_than_the_newest_segment() {
         for listing in every_listing_of(5) {
             let newest = listing.iter().map(|segment| segment.txids.max()).max();
-            let points = restorable(&listing);
+            let points = holdings(&listing).restorable();
             match (latest(&listing), newest) {
                 (Ok(plan), Some(newest)) => assert_eq!(plan.end(), newest),
                 (Err(PlanError::NoBackup), None) => {}

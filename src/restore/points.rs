@@ -8,8 +8,8 @@
 //!
 //! Pure: it says what to read next and is told the answer.
 
-use super::plan::{PlanError, beyond, restorable};
-use crate::replica::Segment;
+use super::plan::{Holdings, PlanError};
+use super::ranges::Point;
 use crate::types::{Timestamp, Txid};
 
 /// Up to this many points, all are looked at: two rounds of parallel requests
@@ -19,7 +19,7 @@ const READ_ALL: usize = 32;
 /// A search under way.
 pub(super) struct TimeSearch {
     asked: Timestamp,
-    points: Vec<Point>,
+    points: Vec<Candidate>,
     /// The newest point with a chain. Points above it are here only so that
     /// their data is not silently left out.
     reached: Txid,
@@ -27,9 +27,20 @@ pub(super) struct TimeSearch {
     next: Option<Txid>,
 }
 
-struct Point {
+struct Candidate {
     txid: Txid,
     time: Option<Timestamp>,
+}
+
+/// The answer, with what lies next to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The newest point at or before the instant asked for.
+    pub(super) point: Point,
+    /// The newest point before it that can be restored.
+    pub(super) before: Option<Point>,
+    /// The oldest point after it that can be restored.
+    pub(super) after: Option<Point>,
 }
 
 /// What a search wants.
@@ -40,22 +51,23 @@ pub(super) enum Step {
     /// later than its newest transaction).
     Read(Vec<Txid>),
     /// The answer.
-    Found(Txid),
+    Found(Found),
 }
 
 impl TimeSearch {
-    /// Begins a search in a replica's listing.
-    pub(super) fn new(listing: &[Segment], asked: Timestamp) -> Result<Self, PlanError> {
+    /// Begins a search among what a replica holds.
+    pub(super) fn new(holdings: &Holdings, asked: Timestamp) -> Result<Self, PlanError> {
+        let listing = holdings.segments();
         let first = listing.iter().map(|segment| segment.txids.min()).min().ok_or(PlanError::NoBackup)?;
-        let mut points = restorable(listing);
+        let mut points = holdings.restorable();
         let reached = points.last().copied().ok_or(PlanError::NoBase { first })?;
-        let next = beyond(listing, reached);
+        let next = holdings.beyond(reached);
         let mut behind: Vec<Txid> =
             listing.iter().map(|segment| segment.txids.max()).filter(|end| *end > reached).collect();
         behind.sort_unstable();
         behind.dedup();
         points.append(&mut behind);
-        let points = points.into_iter().map(|txid| Point { txid, time: None }).collect();
+        let points = points.into_iter().map(|txid| Candidate { txid, time: None }).collect();
         Ok(Self { asked, points, reached, next })
     }
 
@@ -91,7 +103,8 @@ impl TimeSearch {
         let last = self.points.len() - 1;
         let Some(low) = self.newest_at_or_before() else {
             // Nothing known is old enough: ask the oldest, then its neighbour.
-            return vec![0, 1];
+            // The newest is for the message.
+            return vec![0, 1, self.reached()];
         };
         let high = (low + 1..=last).find(|at| self.time(*at).is_some());
         match high {
@@ -106,20 +119,39 @@ impl TimeSearch {
         self.points.iter().rposition(|point| point.time.is_some_and(|time| time <= self.asked))
     }
 
-    fn answer(&self) -> Result<Txid, PlanError> {
+    fn answer(&self) -> Result<Found, PlanError> {
         let Some(found) = self.newest_at_or_before() else {
-            let oldest = self.time(0).expect("the search ends only after the oldest point was read");
-            return Err(PlanError::TimestampBeforeOldest { asked: self.asked, oldest });
+            let read = "the search ends only after the oldest and the newest point were read";
+            let (oldest, newest) = (self.time(0).expect(read), self.time(self.reached()).expect(read));
+            return Err(PlanError::TimestampBeforeOldest { asked: self.asked, oldest, newest });
         };
-        let Point { txid, time } = self.points[found];
+        let Candidate { txid, time } = self.points[found];
         match self.next {
             // Anything between the last reachable point and the instant asked for
             // would be among the transactions that are missing.
             Some(next) if txid > self.reached || (txid == self.reached && time < Some(self.asked)) => {
                 Err(PlanError::Gap { reached: self.reached, next })
             }
-            _ => Ok(txid),
+            _ => Ok(self.with_neighbours(found)),
         }
+    }
+
+    /// Both neighbours of the answer have been read: that is how it was found.
+    fn with_neighbours(&self, found: usize) -> Found {
+        let point = |at: usize| {
+            let Candidate { txid, time } = self.points[at];
+            Some(Point { txid, time: time? })
+        };
+        Found {
+            point: point(found).expect("it was found by its time"),
+            before: found.checked_sub(1).and_then(point),
+            after: Some(found + 1).filter(|at| *at <= self.reached()).and_then(point),
+        }
+    }
+
+    /// The place of the newest point with a chain.
+    fn reached(&self) -> usize {
+        self.points.partition_point(|point| point.txid <= self.reached) - 1
     }
 }
 
@@ -127,6 +159,7 @@ impl TimeSearch {
 mod tests {
     use super::*;
     use crate::ltx::Level;
+    use crate::replica::Segment;
     use crate::types::TxidRange;
 
     fn txid(n: usize) -> Txid {
@@ -145,8 +178,13 @@ mod tests {
     /// Runs a search over transactions 1, 2, 3 ... with the given times and
     /// counts the headers it read.
     fn search(listing: &[Segment], times: &[i64], asked: i64) -> (Result<Txid, PlanError>, usize) {
+        let (found, reads) = search_all(listing, times, asked);
+        (found.map(|found| found.point.txid), reads)
+    }
+
+    fn search_all(listing: &[Segment], times: &[i64], asked: i64) -> (Result<Found, PlanError>, usize) {
         let mut reads = 0;
-        let mut search = match TimeSearch::new(listing, time(asked)) {
+        let mut search = match TimeSearch::new(&Holdings::new(listing.iter().copied()), time(asked)) {
             Ok(search) => search,
             Err(error) => return (Err(error), 0),
         };
@@ -180,11 +218,32 @@ mod tests {
                     Some(at) => assert_eq!(found, Ok(txid(at + 1)), "{n} {asked}"),
                     None => assert_eq!(
                         found,
-                        Err(PlanError::TimestampBeforeOldest { asked: time(asked), oldest: time(1000) })
+                        Err(PlanError::TimestampBeforeOldest {
+                            asked: time(asked),
+                            oldest: time(1000),
+                            newest: time(*times.last().unwrap())
+                        })
                     ),
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_answer_comes_with_its_neighbours() {
+        for n in [1, 2, 3, READ_ALL, READ_ALL + 1, 200] {
+            let times: Vec<i64> = (0..n as i64).map(|i| 1000 + i * 10).collect();
+            let point = |at: usize| (at < n).then(|| Point { txid: txid(at + 1), time: time(times[at]) });
+            for at in 0..n {
+                let found = search_all(&singles(n), &times, times[at] + 5).0.unwrap();
+                assert_eq!(Some(found.point), point(at));
+                assert_eq!((found.before, found.after), (at.checked_sub(1).and_then(point), point(at + 1)), "{n} {at}");
+            }
+        }
+        // What cannot be restored is nobody's neighbour.
+        let broken = [seg(1, 1), seg(2, 2), seg(5, 5)];
+        let found = search_all(&broken, &[10, 20, 30, 40, 50], 20).0.unwrap();
+        assert_eq!((found.before.unwrap().txid, found.after), (txid(1), None));
     }
 
     #[test]

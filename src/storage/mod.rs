@@ -8,6 +8,8 @@
 //! Nothing here knows segments, naming or retries: those are one layer up, or a
 //! wrapper around the trait.
 
+mod conditions;
+mod counted;
 mod error;
 mod file;
 mod key;
@@ -20,6 +22,7 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -27,6 +30,8 @@ use futures::stream::BoxStream;
 
 use crate::types::Timestamp;
 
+pub use conditions::{Conditional, Conditions, Known, PROBE};
+pub use counted::{Counted, Counts, Operation, Snapshot};
 pub use error::{Error, ErrorKind, Result};
 pub use file::FileStorage;
 pub use key::{Key, KeyError};
@@ -68,6 +73,30 @@ pub trait Storage: Send + Sync + 'static {
     /// Removes the keys. A key that is already gone counts as removed. After an
     /// error some may be gone and some not.
     async fn delete(&self, keys: &[Key]) -> Result<()>;
+}
+
+/// Wrappers take what they wrap by value; this lets them share it.
+#[async_trait]
+impl<S: Storage + ?Sized> Storage for Arc<S> {
+    fn kind(&self) -> &'static str {
+        (**self).kind()
+    }
+
+    async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Vec<Object>> {
+        (**self).list(prefix, after).await
+    }
+
+    async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
+        (**self).get(key, range).await
+    }
+
+    async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<()> {
+        (**self).put(key, body, options).await
+    }
+
+    async fn delete(&self, keys: &[Key]) -> Result<()> {
+        (**self).delete(keys).await
+    }
 }
 
 /// What to store.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use brooklet::capture;
 use brooklet::replica::{Layout, Replica};
+use brooklet::restore::Target;
 use brooklet::status::{DatabaseFacts, Health};
 use brooklet::storage::{FileStorage, Key, MemoryStorage};
 use rusqlite::Connection;
@@ -35,16 +36,28 @@ impl Program {
         Self::start_with(command, scratch, path, replica)
     }
 
+    /// The same with local state somewhere else.
+    fn start_apart(scratch: &Path, path: &Path, replica: &Path) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_brooklet"));
+        command.arg("replicate");
+        Self::start_keeping(command, scratch, path, replica, &format!("meta-path: {}", scratch.join("state").display()))
+    }
+
     fn start_with(mut command: Command, scratch: &Path, path: &Path, replica: &Path) -> Self {
+        command.arg("replicate");
+        Self::start_keeping(command, scratch, path, replica, "monitor-interval: 100ms")
+    }
+
+    fn start_keeping(mut command: Command, scratch: &Path, path: &Path, replica: &Path, keys: &str) -> Self {
         let (config, log) = (scratch.join("litestream.yml"), scratch.join("log"));
         let text = format!(
-            "dbs:\n  - path: {}\n    monitor-interval: 100ms\n    replica: {{path: {}, sync-interval: 100ms}}\n",
+            "dbs:\n  - path: {}\n    {keys}\n    replica: {{path: {}, sync-interval: 100ms}}\n",
             path.display(),
             replica.display()
         );
         std::fs::write(&config, text).unwrap();
         let out = File::create(&log).unwrap();
-        command.arg("replicate").arg("-config").arg(&config).env_clear().env("HOME", scratch);
+        command.arg("-config").arg(&config).env_clear().env("HOME", scratch);
         command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out);
         Self { child: command.spawn().unwrap(), log }
     }
@@ -293,6 +306,72 @@ async fn a_second_process_on_one_database_waits_until_the_first_has_ended() {
     arrives(&replica, &place.path).await;
     assert_eq!(second.log().matches("another process is replicating").count(), 1);
     second.terminate();
+}
+
+/// F63: with local state of their own they do not see each other's lock. Both go
+/// on, and the one that comes second says that it is not alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_with_local_state_of_its_own_says_that_it_is_not_alone() {
+    let (place, app) = Place::new();
+    let first = place.start();
+    arrives(&place.replica, &place.path).await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let other_dir = elsewhere.path().join("replica");
+    let second = Program::start_apart(elsewhere.path(), &place.path, &other_dir);
+    until("the second has seen the first", || second.log().contains("another program replicates this database too"));
+    assert!(second.log().contains("program=brooklet"), "{}", second.log());
+    let other = Replica::new("file".into(), Arc::new(FileStorage::new(&other_dir)), Key::ROOT, Layout::Decimal);
+    for _ in 0..3 {
+        insert(&app, 5);
+        checkpoint(&app, "TRUNCATE");
+    }
+    arrives(&place.replica, &place.path).await;
+    arrives(&other, &place.path).await;
+    assert!(!first.log().contains("another program"), "the first was alone when it began");
+    first.terminate();
+    second.terminate();
+}
+
+/// F61: yesterday's file is put in place of today's, with the daemon stopped or
+/// running. The replica follows, and today's state can still be restored.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_put_back_to_an_older_copy_is_followed_and_its_history_stays() {
+    for running in [false, true] {
+        let (place, app) = Place::new();
+        let yesterday = place.dir.path().join("yesterday");
+        std::fs::write(&yesterday, consistent_copy(&place.path)).unwrap();
+        let daemon = follow(&place.path, &[&Arc::new(place.replica.clone())]).await;
+        insert(&app, 20);
+        arrives(&place.replica, &place.path).await;
+        let today = consistent_copy(&place.path);
+        let newest = place.replica.list_all().await.unwrap().position().unwrap();
+        let daemon = match running {
+            true => Some(daemon),
+            false => {
+                stop(daemon).await;
+                None
+            }
+        };
+        drop(app);
+        for suffix in ["-wal", "-shm"] {
+            let _ = std::fs::remove_file(beside(&place.path, suffix));
+        }
+        // As a person would: the file itself is overwritten, by another process.
+        let copied = Command::new("cp").arg(&yesterday).arg(&place.path).status().unwrap();
+        assert!(copied.success());
+        let app = Connection::open(&place.path).unwrap();
+        insert(&app, 3);
+        let daemon = match daemon {
+            Some(daemon) => daemon,
+            None => follow(&place.path, &[&Arc::new(place.replica.clone())]).await,
+        };
+        arrives(&place.replica, &place.path).await;
+        insert(&app, 3);
+        arrives(&place.replica, &place.path).await;
+        stop(daemon).await;
+        let back = crate::running::try_restore(&place.replica, Target::Txid(newest)).await.unwrap();
+        assert_same_pages(&back, &today);
+    }
 }
 
 /// F55: each kind of input has one state that does not flicker, is mentioned

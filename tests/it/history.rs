@@ -138,6 +138,16 @@ impl History {
         self.segments.push(Stored { level, txids, bytes });
     }
 
+    /// Replaces a segment at level 0 by one that holds every page and says so.
+    pub(crate) fn rewrite_complete(&mut self, txids: TxidRange) {
+        let mut header = self.header(txids);
+        header.proof.as_mut().unwrap().before = None;
+        let all: Vec<u32> = (1..=header.commit).collect();
+        let bytes = self.encode(txids, &all, header);
+        self.remove(0, txids);
+        self.segments.push(Stored { level: 0, txids, bytes });
+    }
+
     pub(crate) fn header(&self, txids: TxidRange) -> Header {
         let (min, max) = (txids.min().get(), txids.max().get());
         let before = (min > 1).then(|| self.checksum(min - 1));

@@ -3,6 +3,7 @@
 
 mod capture;
 mod cli;
+mod create_only;
 mod docs;
 #[cfg(feature = "failpoints")]
 mod durable;
@@ -10,6 +11,7 @@ mod elsewhere;
 mod failures_base;
 mod failures_capture;
 mod failures_checkpoint;
+mod failures_cost;
 mod failures_disk;
 mod failures_guard;
 mod failures_idle;

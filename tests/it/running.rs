@@ -63,6 +63,7 @@ pub(crate) fn destination(replica: &Arc<Replica>) -> Destination {
         encoding: Encoding::Block,
         sync_interval: Duration::from_millis(100),
         max_segments: 0,
+        create_only: false,
     }
 }
 

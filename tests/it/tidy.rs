@@ -21,7 +21,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("upload", &["types", "ltx", "durable", "storage", "spool", "replica", "capture", "status"]),
     ("legacy", &["types", "wal", "durable", "storage", "replica"]),
     ("restore", &["types", "ltx", "durable", "storage", "replica", "status", "legacy"]),
-    ("config", &["types"]),
+    // Settings of a storage are told in the storage's own words.
+    ("config", &["types", "storage"]),
     ("daemon", &["types", "ltx", "spool", "replica", "capture", "upload", "status"]),
     (
         "cli",
@@ -42,10 +43,14 @@ const PURE: &[&str] = &[
     "capture/pace.rs",
     "restore/plan.rs",
     "restore/points.rs",
+    "restore/ranges.rs",
     "restore/claims.rs",
     "legacy/layout.rs",
     "legacy/plan.rs",
     "cli/flags.rs",
+    "storage/s3/providers.rs",
+    "config/s3.rs",
+    "config/url.rs",
 ];
 
 /// What a pure file has no use for.

@@ -1,9 +1,11 @@
 //! What an S3 storage is told.
 
+use std::fmt;
+
 use crate::types::Secret;
 
 /// Where a bucket is, how to speak to it, and how objects are stored there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Options {
     /// The bucket, or the ARN of an access point.
     pub bucket: String,
@@ -35,6 +37,20 @@ pub struct Options {
     pub headers: Vec<(String, String)>,
     /// `None`: those of the environment, the shared profile, web identity, ECS or EC2.
     pub credentials: Option<Credentials>,
+}
+
+/// Without the values of headers, which may be secrets of a proxy.
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Options")
+            .field("bucket", &self.bucket)
+            .field("region", &self.region)
+            .field("endpoint", &self.endpoint)
+            .field("path_style", &self.path_style)
+            .field("headers", &headers)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Who encrypts what is stored.

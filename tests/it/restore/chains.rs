@@ -124,7 +124,8 @@ async fn the_newest_transaction_captured_at_or_before_an_instant_is_restored() {
         assert_eq!(report.candidate.time, time_of(expected));
     }
     let error = scratch.restore(&replica, &at(2999)).await.unwrap_err();
-    let expected = PlanError::TimestampBeforeOldest { asked: Timestamp::from_millis(START + 2999), oldest: time_of(3) };
+    let asked = Timestamp::from_millis(START + 2999);
+    let expected = PlanError::TimestampBeforeOldest { asked, oldest: time_of(3), newest: time_of(5) };
     assert!(matches!(error, RestoreError::Plan(found) if found == expected));
 }
 
@@ -148,12 +149,7 @@ async fn data_behind_a_gap_is_an_error_that_names_the_way_out() {
 #[tokio::test]
 async fn a_complete_segment_in_the_middle_needs_nothing_before_it() {
     let mut history = five(true);
-    let mut header = history.header(range(3, 3));
-    header.proof.as_mut().unwrap().before = None;
-    let all: Vec<u32> = (1..=header.commit).collect();
-    let complete = history.encode(range(3, 3), &all, header);
-    history.remove(0, range(3, 3));
-    history.segments.push(Stored { level: 0, txids: range(3, 3), bytes: complete });
+    history.rewrite_complete(range(3, 3));
     // What lies before it does not even have to be readable.
     let first = history.segments.iter().position(|stored| stored.txids == range(1, 1)).unwrap();
     history.segments[first].bytes.truncate(50);
@@ -161,6 +157,30 @@ async fn a_complete_segment_in_the_middle_needs_nothing_before_it() {
     let one_at_a_time = Options { parallelism: 1, ..options(Target::Latest) };
     let (bytes, _) = Scratch::new().restore(&replica, &one_at_a_time).await.unwrap();
     assert!(bytes == history.file(5), "a wrong database");
+}
+
+/// A part of history is lost, and capture has begun anew after it.
+#[tokio::test]
+async fn a_new_beginning_behind_a_gap_is_found() {
+    let begun_anew = |lost: std::ops::RangeInclusive<u64>| {
+        let mut history = five(true);
+        history.rewrite_complete(range(4, 4));
+        lost.for_each(|n| history.remove(0, range(n, n)));
+        history
+    };
+    let scratch = Scratch::new();
+    for history in [begun_anew(3..=3), begun_anew(1..=3), begun_anew(1..=1)] {
+        let replica = history.replica(Arc::new(MemoryStorage::new()), "r").await;
+        for n in 4..=5 {
+            for target in [Target::Txid(txid(n)), Target::Timestamp(time_of(n))] {
+                let (bytes, report) = scratch.restore(&replica, &options(target)).await.unwrap();
+                assert!(bytes == history.file(n), "{target:?}");
+                assert_eq!(report.evidence, evidence(true));
+            }
+        }
+        let error = scratch.restore(&replica, &options(Target::Txid(txid(3)))).await.unwrap_err();
+        assert!(matches!(error, RestoreError::Plan(_)), "{error}");
+    }
 }
 
 /// Litestream went on where brooklet stopped, and the other way round.

@@ -49,6 +49,10 @@ impl Place {
     fn run(&self, line: &str) -> Ran {
         let words = line.split(' ').filter(|word| !word.is_empty());
         let words = words.map(|word| word.strip_prefix('@').map_or_else(|| word.to_owned(), |name| self.url(name)));
+        self.run_words(&words.collect::<Vec<_>>())
+    }
+
+    fn run_words(&self, words: &[impl AsRef<std::ffi::OsStr>]) -> Ran {
         let output = Command::new(env!("CARGO_BIN_EXE_brooklet"))
             .args(words)
             .current_dir(self.dir.path())
@@ -130,6 +134,77 @@ fn a_database_of_the_config_restores_to_its_path() {
     place
         .run("restore -config missing.yml -if-db-not-exists -if-replica-exists app.db")
         .fails("config file not found: ");
+}
+
+/// F83
+#[test]
+fn a_time_is_given_in_many_ways_and_the_chosen_point_is_named() {
+    let place = Place::new(4);
+    for (n, time) in [
+        (2, "2023-11-14T22:13:22Z"),
+        (2, "2023-11-14T23:13:22.999+01:00"),
+        (3, "2023-11-14_23:13:23_Europe/Berlin"),
+        (4, "10m_ago"),
+    ] {
+        // The words of the line are split at spaces.
+        let ran = place.run_words(&["restore", "-timestamp", &time.replace('_', " "), "-o", "out.db", &place.url("r")]);
+        assert!(ran.succeeds().stdout.contains(&format!("chosen=2023-11-14T22:13:2{n}Z")), "{ran:?}");
+        let before = format!("before=2023-11-14T22:13:2{}Z", n - 1);
+        let after = if n == 4 { "after=none".to_owned() } else { format!("after=2023-11-14T22:13:2{}Z", n + 1) };
+        assert!(ran.stdout.contains(&before) && ran.stdout.contains(&after), "{ran:?}");
+        assert!(place.holds("out.db", n));
+        std::fs::remove_file(place.path("out.db")).unwrap();
+    }
+    let ran = place.run("restore -json -timestamp 2023-11-14T22:13:23Z -o out.db @r");
+    let summary: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(summary["timestamp"], "2023-11-14T22:13:23Z");
+    assert_eq!(summary["before"]["txid"], "0000000000000002");
+    assert_eq!(summary["after"]["timestamp"], "2023-11-14T22:13:24Z");
+    place
+        .run("restore -timestamp 2023-11-14T22:13:20Z -o x.db @r")
+        .fails("the points that can be restored are from 2023-11-14T22:13:21Z to 2023-11-14T22:13:24Z");
+}
+
+#[test]
+fn info_shows_what_can_be_restored() {
+    let mut place = Place::new(4);
+    place.history.merge(1, 1, 2);
+    place.history.remove(0, range(1, 1));
+    place.history.remove(0, range(2, 2));
+    place.store("s", &place.history);
+    let ran = place.run("info @s");
+    let text = &ran.succeeds().stdout;
+    for line in [
+        "replica:   file (file)",
+        "position:  0000000000000004",
+        "points:    3",
+        "00000000000000af  0000000000000002  0000000000000004  2023-11-14T22:13:22Z  2023-11-14T22:13:24Z",
+        "1      1       0000000000000002  0000000000000002  2023-11-14T22:13:22Z  2023-11-14T22:13:22Z  0s",
+        "0      2       0000000000000003  0000000000000004  2023-11-14T22:13:23Z  2023-11-14T22:13:24Z  1s",
+        "1      merged    1        ",
+        "0      captured  2        ",
+    ] {
+        assert!(text.lines().any(|found| found.starts_with(line)), "{line}\n{text}");
+    }
+    assert!(text.contains("restore:   about ") && text.contains("3 segments"), "{text}");
+    let shown: serde_json::Value = serde_json::from_str(&place.run("info -json @s").succeeds().stdout).unwrap();
+    assert_eq!(shown[0]["ranges"][1]["step_ms"], 1000);
+    assert_eq!(shown[0]["restore"]["segments"], 3);
+    let ran = place.run("info @nowhere");
+    assert!(ran.succeeds().stdout.contains("restore:   no matching backup files available"), "{ran:?}");
+    place.store("broken", &{
+        let mut broken = place.history.clone();
+        broken.remove(0, range(3, 3));
+        broken
+    });
+    assert!(place.run("info @broken").succeeds().stdout.contains("transactions 0000000000000003 to"));
+    let several = several();
+    std::fs::remove_dir_all(several.path("b")).unwrap();
+    std::fs::write(several.path("b"), b"").unwrap();
+    let ran = several.run("info -config c.yml app.db");
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stdout.contains("replica:   a (file)") && ran.stderr.contains("replica \"b\""), "{ran:?}");
+    several.run("info -config c.yml -replica c app.db").succeeds();
 }
 
 /// What entrypoint scripts rely on.

@@ -1,0 +1,227 @@
+//! A wrapper that counts: what a storage is asked, how much it moves, how long it
+//! takes. Every attempt counts, since every attempt is paid for.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use tokio::time::Instant;
+
+use super::{Body, Key, Object, PutOptions, Result, Storage};
+
+/// What a storage can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// A page of a listing.
+    List,
+    /// A range of an object.
+    Get,
+    /// A new object.
+    Put,
+    /// A batch of deletions.
+    Delete,
+}
+
+impl Operation {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::List, Self::Get, Self::Put, Self::Delete];
+
+    /// As metrics name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::List => "LIST",
+            Self::Get => "GET",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
+/// The counters of one replica.
+#[derive(Debug, Default)]
+pub struct Counts([Counter; Operation::ALL.len()]);
+
+#[derive(Debug, Default)]
+struct Counter {
+    requests: AtomicU64,
+    errors: AtomicU64,
+    bytes: AtomicU64,
+    nanos: AtomicU64,
+}
+
+/// What was counted for one operation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Requests that were begun.
+    pub requests: u64,
+    /// Those that ended in an error, or were given up.
+    pub errors: u64,
+    /// Bytes that went in or out in bodies.
+    pub bytes: u64,
+    /// Time spent, of all requests together.
+    pub time: Duration,
+}
+
+impl Counts {
+    /// What was counted so far.
+    pub fn of(&self, operation: Operation) -> Snapshot {
+        let counter = self.counter(operation);
+        let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        Snapshot {
+            requests: read(&counter.requests),
+            errors: read(&counter.errors),
+            bytes: read(&counter.bytes),
+            time: Duration::from_nanos(read(&counter.nanos)),
+        }
+    }
+
+    /// Requests of every kind.
+    pub fn requests(&self) -> u64 {
+        Operation::ALL.iter().map(|operation| self.of(*operation).requests).sum()
+    }
+
+    fn counter(&self, operation: Operation) -> &Counter {
+        &self.0[operation as usize]
+    }
+
+    fn begin(self: &Arc<Self>, operation: Operation) -> Request {
+        self.counter(operation).requests.fetch_add(1, Ordering::Relaxed);
+        Request { counts: self.clone(), operation, begun: Instant::now(), failed: true }
+    }
+}
+
+/// A request under way. Dropped before its end, it counts as failed.
+struct Request {
+    counts: Arc<Counts>,
+    operation: Operation,
+    begun: Instant,
+    failed: bool,
+}
+
+impl Request {
+    fn moved(&self, bytes: usize) {
+        self.counts.counter(self.operation).bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn end<T>(mut self, outcome: Result<T>) -> Result<T> {
+        self.failed = outcome.is_err();
+        outcome
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        let counter = self.counts.counter(self.operation);
+        let nanos = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        counter.nanos.fetch_add(nanos, Ordering::Relaxed);
+        counter.errors.fetch_add(u64::from(self.failed), Ordering::Relaxed);
+    }
+}
+
+/// A storage whose requests are counted.
+#[derive(Debug)]
+pub struct Counted<S> {
+    inner: S,
+    counts: Arc<Counts>,
+}
+
+impl<S: Storage> Counted<S> {
+    /// Wraps a storage.
+    pub fn new(inner: S, counts: Arc<Counts>) -> Self {
+        Self { inner, counts }
+    }
+}
+
+#[async_trait]
+impl<S: Storage> Storage for Counted<S> {
+    fn kind(&self) -> &'static str {
+        self.inner.kind()
+    }
+
+    async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Vec<Object>> {
+        let request = self.counts.begin(Operation::List);
+        request.end(self.inner.list(prefix, after).await)
+    }
+
+    async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
+        let request = self.counts.begin(Operation::Get);
+        let got = self.inner.get(key, range).await;
+        if let Ok(bytes) = &got {
+            request.moved(bytes.len());
+        }
+        request.end(got)
+    }
+
+    async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<()> {
+        let request = self.counts.begin(Operation::Put);
+        let counts = self.counts.clone();
+        let body = match body {
+            Body::Stream(chunks) => Body::Stream(
+                chunks
+                    .inspect_ok(move |chunk| {
+                        counts.counter(Operation::Put).bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+                    })
+                    .boxed(),
+            ),
+            Body::Bytes(bytes) => {
+                request.moved(bytes.len());
+                Body::Bytes(bytes)
+            }
+            Body::File(path) => {
+                let size = tokio::fs::metadata(&path).await.map_or(0, |meta| meta.len());
+                request.moved(usize::try_from(size).unwrap_or(usize::MAX));
+                Body::File(path)
+            }
+        };
+        request.end(self.inner.put(key, body, options).await)
+    }
+
+    async fn delete(&self, keys: &[Key]) -> Result<()> {
+        let request = self.counts.begin(Operation::Delete);
+        request.end(self.inner.delete(keys).await)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+
+    use super::super::{MemoryStorage, Put};
+    use super::*;
+
+    #[tokio::test]
+    async fn every_request_counts_once_with_its_bytes_and_its_outcome() {
+        let counts = Arc::new(Counts::default());
+        let storage = Counted::new(MemoryStorage::new(), counts.clone());
+        let key = Key::new("a").unwrap();
+        let options = PutOptions { how: Put::New, timestamp: None };
+        let body = || Body::Stream(stream::iter(["on", "e"].map(|part| Ok(Bytes::from(part)))).boxed());
+        storage.put(&key, body(), options).await.unwrap();
+        storage.put(&key, Body::Bytes(Bytes::from_static(b"two")), options).await.unwrap_err();
+        assert_eq!(storage.get(&key, 1..3).await.unwrap(), "ne");
+        storage.list(&Key::ROOT, None).await.unwrap();
+        let counted = |operation| {
+            let Snapshot { requests, errors, bytes, .. } = counts.of(operation);
+            (requests, errors, bytes)
+        };
+        assert_eq!(counted(Operation::Put), (2, 1, 6));
+        assert_eq!(counted(Operation::Get), (1, 0, 2));
+        assert_eq!(counted(Operation::List), (1, 0, 0));
+        assert_eq!(counted(Operation::Delete), (0, 0, 0));
+        assert_eq!(counts.requests(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_given_up_counts_as_failed() {
+        let counts = Arc::new(Counts::default());
+        let request = counts.begin(Operation::Get);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        drop(request);
+        let Snapshot { errors, time, .. } = counts.of(Operation::Get);
+        assert_eq!((errors, time), (1, Duration::from_secs(3)));
+    }
+}
