@@ -11,6 +11,7 @@
 //! `legacy` reads what Litestream 0.3 left behind. `types` are the nouns. `config`, `daemon` and `cli` open doors and read what
 //! the rooms pin up in `status`.
 
+pub mod audit;
 pub mod capture;
 pub mod cli;
 pub mod config;

@@ -17,12 +17,45 @@ use super::values;
 
 /// Every command, in the order of the help text.
 pub(crate) fn all() -> Vec<Command> {
-    vec![databases(), generations(), info(), ltx(), replicate(), restore(), snapshots(), version()]
+    vec![audit(), databases(), generations(), info(), ltx(), replicate(), restore(), snapshots(), verify(), version()]
 }
 
 /// The command of that name. `wal` is not in the overview: `ltx` has taken its place.
 pub(crate) fn find(name: &str) -> Option<Command> {
     all().into_iter().chain([wal()]).find(|command| command.get_name() == name)
+}
+
+fn audit() -> Command {
+    command("audit", "read everything on the replicas and report what is wrong")
+        .long_about(
+            "The audit command reads every object of the replicas, of any Litestream, to its last\n\
+             byte, and reports what is damaged, missing or out of place, what can be restored, and\n\
+             what it costs. It changes nothing. The exit code is 1 if there are problems.",
+        )
+        .args(config_flags())
+        .args(audit_flags())
+        .override_usage("[arguments] DB_PATH\n[arguments] REPLICA_URL")
+        .after_help("$ PROGRAM audit /path/to/db\n$ PROGRAM audit -json s3://mybkt/db")
+}
+
+fn verify() -> Command {
+    command("verify", "prove that the newest data on the replicas can be restored")
+        .long_about(
+            "The verify command reads what a restore of the newest data needs, checks every\n\
+             checksum and that the pages add up to the database that was captured, and writes\n\
+             nothing. The exit code is 1 if there are problems.",
+        )
+        .args(config_flags())
+        .args(audit_flags())
+        .override_usage("[arguments] DB_PATH\n[arguments] REPLICA_URL")
+        .after_help("$ PROGRAM verify /path/to/db\n$ PROGRAM verify -json s3://mybkt/db")
+}
+
+fn audit_flags() -> [Arg; 2] {
+    [
+        value("replica", "NAME", "Optional, filters by replica.", ValueParser::string()),
+        switch("json", "Output raw JSON instead of human-readable text."),
+    ]
 }
 
 fn databases() -> Command {

@@ -74,7 +74,18 @@ mod tests {
     fn the_overview_lists_commands_in_order() {
         let text = overview("brooklet");
         let names: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix('\t')?.split("  ").next()).skip(1).collect();
-        let expected = ["databases", "generations", "info", "ltx", "replicate", "restore", "snapshots", "version"];
+        let expected = [
+            "audit",
+            "databases",
+            "generations",
+            "info",
+            "ltx",
+            "replicate",
+            "restore",
+            "snapshots",
+            "verify",
+            "version",
+        ];
         assert_eq!(names, expected);
     }
 }

@@ -5,6 +5,7 @@
 //! and nothing on stdout, with one exception: flags that cannot be read also
 //! print the command's help on stdout, as scripts have come to expect.
 
+mod audit;
 mod commands;
 mod error;
 mod flags;
@@ -31,13 +32,14 @@ use std::time::SystemTime;
 
 use tokio::runtime::Runtime;
 
+use crate::audit::Scope;
 use commands::Matches;
 use flags::FlagError;
 
 pub use error::CliError;
 pub use options::{
-    ConfigFlags, DatabasesOptions, GenerationsOptions, InfoOptions, Job, Levels, LtxOptions, ReplicateOptions,
-    RestoreOptions, Source, VersionOptions, WalOptions,
+    AuditOptions, ConfigFlags, DatabasesOptions, GenerationsOptions, InfoOptions, Job, Levels, LtxOptions,
+    ReplicateOptions, RestoreOptions, Source, VersionOptions, WalOptions,
 };
 pub use settings::{Context, Subject};
 
@@ -105,6 +107,8 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
         }
     };
     match command_name.as_str() {
+        "audit" => return audit::run(&options::audit(&matches, program)?, Scope::All, context),
+        "verify" => return audit::run(&options::audit(&matches, program)?, Scope::Chain, context),
         "databases" => inspect::databases(&options::databases(&matches)?, context),
         "generations" => listing::generations(&options::generations(&matches, program)?, context),
         "info" => info::run(&options::info(&matches, program)?, context),

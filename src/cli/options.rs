@@ -28,6 +28,19 @@ pub enum Source {
     Url(String),
 }
 
+/// `audit` and `verify`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditOptions {
+    /// The config file.
+    pub config: ConfigFlags,
+    /// Where to look.
+    pub source: Source,
+    /// Only the replica with this name.
+    pub replica: Option<String>,
+    /// Print JSON.
+    pub json: bool,
+}
+
 /// `databases`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatabasesOptions {
@@ -229,6 +242,12 @@ pub(crate) fn ltx(matches: &Matches, program: &str) -> Result<LtxOptions, CliErr
     let levels = matches.get("level").unwrap_or(Levels::One(0));
     let replica = matches.text("replica");
     Ok(LtxOptions { config: config_flags(matches), source, replica, levels, json: matches.on("json") })
+}
+
+pub(crate) fn audit(matches: &Matches, program: &str) -> Result<AuditOptions, CliError> {
+    let source = source(matches, &format!("{program} audit /path/to/db"))?;
+    let replica = matches.text("replica");
+    Ok(AuditOptions { config: config_flags(matches), source, replica, json: matches.on("json") })
 }
 
 pub(crate) fn snapshots(matches: &Matches, program: &str) -> Result<GenerationsOptions, CliError> {

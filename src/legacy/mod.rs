@@ -33,7 +33,7 @@ pub use error::{Damage, Error};
 pub use layout::{Item, Listing, Part, Span};
 pub use log::LogReader;
 pub use plan::{Plan, PlanError, Wish, choose, explain_holes};
-pub use replay::{Target, replay};
+pub use replay::{Target, check_snapshot, replay};
 pub use stream::{Arrivals, feed};
 
 /// The place in a storage where Litestream 0.3 kept one database.

@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::Archive;
-use super::content::Content;
+use super::content::{Content, Keys};
 use super::error::{Damage, Error};
 use super::layout::{Item, Part};
 use super::log::LogReader;
@@ -129,15 +129,24 @@ impl Job {
     }
 }
 
+/// Reads a snapshot to its end; what it holds goes nowhere.
+pub fn check_snapshot<R: io::Read>(object: R, keys: &Keys) -> Result<PageSize, Damage> {
+    let mut content = Content::new(object, keys)?;
+    read_snapshot(&mut content, |_, _| Ok::<(), std::convert::Infallible>(())).map_err(|error| match error {
+        SnapshotError::Damage(damage) => damage,
+        SnapshotError::Sink(never) => match never {},
+    })
+}
+
 /// What can stop the reading of a snapshot.
-pub(super) enum SnapshotError<E> {
+enum SnapshotError<E> {
     Damage(Damage),
     Sink(E),
 }
 
 /// Reads a snapshot to its end, checks that it is a whole database as far as its
 /// header tells, and hands its bytes on.
-pub(super) fn read_snapshot<R: io::Read, E>(
+fn read_snapshot<R: io::Read, E>(
     content: &mut Content<R>,
     mut sink: impl FnMut(u64, &[u8]) -> Result<(), E>,
 ) -> Result<PageSize, SnapshotError<E>> {

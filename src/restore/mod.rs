@@ -35,6 +35,7 @@ use apply::{Trust, apply};
 use fetch::Fetcher;
 
 pub use apply::Evidence;
+pub use claims::Claims;
 pub use error::RestoreError;
 pub use fetch::Limits;
 pub use older::{Backup, Older, OlderReport, Outcome, find, restore_any};

@@ -483,6 +483,9 @@ async fn every_moment_before_and_after_an_upgrade_can_be_restored() {
         }
         running.stop();
     }
+    let report = brooklet::audit::audit(&replica, brooklet::audit::Scope::All, SystemTime::now().into()).await.unwrap();
+    assert_eq!(report.findings, [], "what official programs write is clean");
+    assert!(report.segments.is_some() && report.older.is_some());
     let mut formats = Vec::new();
     for (moment, expected) in &moments {
         let restored = match restore(&replica, Target::Timestamp(*moment), Older::default()).await {

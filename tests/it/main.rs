@@ -1,6 +1,7 @@
 //! All whole-program tests, in one binary so that linking is paid once.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod audit;
 mod capture;
 mod cli;
 mod create_only;

@@ -21,6 +21,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("upload", &["types", "ltx", "durable", "storage", "spool", "replica", "capture", "status"]),
     ("legacy", &["types", "wal", "durable", "storage", "replica"]),
     ("restore", &["types", "ltx", "durable", "storage", "replica", "status", "legacy"]),
+    ("audit", &["types", "ltx", "storage", "replica", "restore", "legacy"]),
     // Settings of a storage are told in the storage's own words.
     ("config", &["types", "storage"]),
     ("daemon", &["types", "ltx", "spool", "replica", "capture", "upload", "status"]),
@@ -28,7 +29,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "types", "wal", "ltx", "durable", "status", "storage", "replica", "spool", "capture", "upload", "restore",
-            "config", "daemon", "legacy",
+            "config", "daemon", "legacy", "audit",
         ],
     ),
 ];
@@ -45,6 +46,8 @@ const PURE: &[&str] = &[
     "restore/points.rs",
     "restore/ranges.rs",
     "restore/claims.rs",
+    "audit/finding.rs",
+    "audit/judge.rs",
     "legacy/layout.rs",
     "legacy/plan.rs",
     "cli/flags.rs",
