@@ -16,6 +16,7 @@ pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod drill;
 pub mod durable;
 pub mod legacy;
 pub mod ltx;

@@ -34,6 +34,8 @@ pub(super) struct Chain {
     pub(super) examined: Vec<Examined>,
     pub(super) in_chain: usize,
     pub(super) proof: Result<ChainProof, Finding>,
+    /// All segments there are, also those that were not read.
+    pub(super) names: Vec<Segment>,
     /// The storage shows the times that segments were put with.
     pub(super) keeps_times: bool,
     pub(super) scope: Scope,
@@ -54,7 +56,7 @@ const MONTH: u128 = 30 * 24 * 60 * 60 * 1000;
 
 /// Writes findings and summary to the report.
 pub(super) fn judge(chain: Chain, report: &mut Report) {
-    let Chain { mut examined, in_chain, proof, keeps_times, scope, now } = chain;
+    let Chain { mut examined, in_chain, proof, names, keeps_times, scope, now } = chain;
     let chain_segments: Vec<Segment> = examined[..in_chain].iter().rev().map(|one| one.segment).collect();
     examined.sort_by_key(|one| (one.segment.level, one.segment.txids));
     let sound: Vec<(Segment, &Sound)> =
@@ -63,7 +65,7 @@ pub(super) fn judge(chain: Chain, report: &mut Report) {
     findings.extend(examined.iter().filter_map(|one| one.outcome.as_ref().err().cloned()));
     if scope == Scope::All {
         levels(&examined, findings);
-        findings.extend(hole(&examined));
+        findings.extend(hole(&names));
     }
     claims(&sound, findings);
     bases(&sound, findings);
@@ -102,11 +104,11 @@ fn levels(examined: &[Examined], findings: &mut Vec<Finding>) {
 /// The first transactions that are in no segment of changes although those
 /// before and after them are kept: after the oldest snapshot, where policy keeps
 /// everything.
-fn hole(examined: &[Examined]) -> Option<Finding> {
-    let snapshots = examined.iter().filter(|one| one.segment.level == Level::SNAPSHOT);
-    let mut reached = snapshots.map(|one| one.segment.txids.max()).min()?;
+fn hole(names: &[Segment]) -> Option<Finding> {
+    let snapshots = names.iter().filter(|segment| segment.level == Level::SNAPSHOT);
+    let mut reached = snapshots.map(|segment| segment.txids.max()).min()?;
     let mut ranges: Vec<TxidRange> =
-        examined.iter().filter(|one| one.segment.level != Level::SNAPSHOT).map(|one| one.segment.txids).collect();
+        names.iter().filter(|segment| segment.level != Level::SNAPSHOT).map(|segment| segment.txids).collect();
     ranges.sort_unstable();
     for range in ranges {
         if range.min() > reached.next() {

@@ -148,12 +148,13 @@ pub struct OlderSummary {
 /// Looks at a replica.
 pub async fn audit(replica: &Replica, scope: Scope, now: Timestamp) -> Result<Report, Error> {
     let mut report = Report::default();
-    let shelf = Shelf::list(replica).await.map_err(|source| Error::List { replica: replica.name().into(), source })?;
+    let list_error = |source| Error::List { replica: replica.name().into(), source };
+    let shelf = Shelf::list(replica).await.map_err(list_error)?;
     report.findings.extend(shelf.foreign.into_iter().filter(|_| scope == Scope::All).map(Finding::foreign));
-    if !shelf.segments.is_empty() {
-        segments::inspect(replica, &shelf.segments, scope, now, &mut report).await;
-    }
     let is_chain_of_segments = scope == Scope::Chain && !shelf.segments.is_empty();
+    if !shelf.segments.is_empty() {
+        segments::inspect(replica, shelf.segments, scope, now, &mut report).await.map_err(list_error)?;
+    }
     older::inspect(replica, scope, is_chain_of_segments, &mut report)
         .await
         .map_err(|source| Error::Older { replica: replica.name().into(), source })?;
@@ -167,6 +168,8 @@ struct Shelf {
 }
 
 impl Shelf {
+    /// From level 0 upwards, as merging goes: what is merged meanwhile is seen
+    /// at one level or at both, never at none.
     async fn list(replica: &Replica) -> storage::Result<Self> {
         let mut shelf = Self { segments: Vec::new(), foreign: Vec::new() };
         for level in Level::all() {
@@ -209,11 +212,11 @@ const HEADERS_AT_ONCE: usize = 8;
 async fn holdings(replica: &Replica, segments: &[Segment]) -> Holdings {
     let mut holdings = Holdings::new(segments.iter().copied());
     let Some(first) = holdings.break_in_history() else { return holdings };
-    let behind = segments.iter().filter(|segment| segment.txids.min() >= first);
+    let behind: Vec<Segment> = segments.iter().copied().filter(|segment| segment.txids.min() >= first).collect();
     let complete: Vec<Segment> = stream::iter(behind)
         .map(|segment| async move {
-            let is_complete = replica.read_header(segment).await.is_ok_and(|header| header.is_complete());
-            is_complete.then_some(*segment)
+            let is_complete = replica.read_header(&segment).await.is_ok_and(|header| header.is_complete());
+            is_complete.then_some(segment)
         })
         .buffer_unordered(HEADERS_AT_ONCE)
         .filter_map(future::ready)

@@ -53,7 +53,7 @@ pub(super) async fn inspect(
     let places: Vec<Place> = items.iter().map(|item| Place { key: archive.key(item), size: item.size }).collect();
     let found = {
         let (items, places_again, keys) = (items.clone(), places.clone(), archive.keys().clone());
-        read_all(replica, places, move |objects| examine(objects, &items, &places_again, &keys)).await
+        read_all(replica, places, move |objects: &mut Objects| examine(objects, &items, &places_again, &keys)).await
     };
     for (generation, finding) in found {
         unsound.insert(generation);

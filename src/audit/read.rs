@@ -42,15 +42,17 @@ pub(super) async fn read_all<T: Send + 'static>(
     let sizes = places.iter().map(|place| place.size).collect();
     let mut objects = Objects { pieces, next: 0, waiting: None, sizes };
     let consuming = tokio::task::spawn_blocking(move || consume(&mut objects));
-    let storage = replica.storage();
-    let requests = places.iter().enumerate().flat_map(|(at, place)| {
+    let requests = places.into_iter().enumerate().flat_map(|(at, Place { key, size })| {
         // An empty object has no bytes to ask for, only a name.
-        let ranges = starts(place.size).map(move |start| start..place.size.min(start + PIECE));
-        ranges.map(move |range| (at, place, range))
+        starts(size).map(move |start| (at, key.clone(), start..size.min(start + PIECE)))
     });
+    let storage = replica.storage();
     let mut fetched = std::pin::pin!(
         stream::iter(requests)
-            .map(|(at, place, range)| async move { Piece { place: at, bytes: get(storage, &place.key, range).await } })
+            .map(|(place, key, range)| {
+                let storage = Arc::clone(storage);
+                async move { Piece { place, bytes: get(&storage, &key, range).await } }
+            })
             .buffered(AT_ONCE)
     );
     while let Some(piece) = fetched.next().await {

@@ -4,26 +4,77 @@
 use super::finding::Finding;
 use super::judge::{Chain, Examined, Sound, judge};
 use super::read::{Object, Objects, Place, read_all};
-use super::{ChainProof, Report, Scope, holdings, newest_chain};
+use super::{ChainProof, Report, Scope, Shelf, holdings, newest_chain};
 use crate::ltx::{Decoder, Error, Header};
 use crate::replica::{Replica, Segment};
 use crate::restore::{Claims, PlanError};
+use crate::storage;
+use crate::storage::ErrorKind;
 use crate::types::{Pgno, RollingChecksum, Timestamp, page_checksum};
 
-/// Looks at all segments, or at those of the newest chain.
+/// How often the newest chain may lose a segment while it is read: merging takes
+/// one away at most once in its life.
+const LOOKS: u32 = 3;
+
+/// Looks at all segments, or at those of the newest chain. Merging and retention
+/// may be at work meanwhile: what is gone when it is to be read, and is not
+/// listed any more either, was not lost.
 pub(super) async fn inspect(
     replica: &Replica,
-    segments: &[Segment],
+    mut segments: Vec<Segment>,
     scope: Scope,
     now: Timestamp,
     report: &mut Report,
-) {
-    let (chain, error) = newest_chain(&holdings(replica, segments).await);
-    report.findings.extend(error.and_then(|error| match error {
+) -> storage::Result<()> {
+    let mut looks = 1;
+    let (mut looked, names) = loop {
+        let looked = look(replica, &segments, scope).await;
+        if looked.gone.is_empty() {
+            break (looked, segments);
+        }
+        let listed = Shelf::list(replica).await?.segments;
+        let is_over = |segment: &Segment| !listed.contains(segment);
+        let of_chain = looked.examined[..looked.in_chain].iter().any(|one| looked.gone.contains(&one.segment));
+        if of_chain && looks < LOOKS {
+            looks += 1;
+            segments = listed;
+            continue;
+        }
+        let over: Vec<Segment> = looked.gone.iter().filter(|segment| is_over(segment)).copied().collect();
+        // What has replaced them is new in the listing.
+        segments.retain(|segment| !over.contains(segment));
+        segments.extend(listed.iter().filter(|new| !segments.contains(new)).copied().collect::<Vec<_>>());
+        let mut looked = looked;
+        if !of_chain {
+            looked.examined.retain(|one| !over.contains(&one.segment));
+        }
+        break (looked, segments);
+    };
+    report.findings.extend(looked.error.take().and_then(|error| match error {
         PlanError::NoBase { first } => Some(Finding::NoBase { first }),
         PlanError::Gap { reached, next } => Some(Finding::Gap { reached, next }),
         _ => None,
     }));
+    // A note about stored times makes sense only where the storage keeps them.
+    let keeps_times = replica.kind() == "file";
+    let Looked { examined, in_chain, proof, .. } = looked;
+    judge(Chain { examined, in_chain, proof, names, keeps_times, scope, now }, report);
+    Ok(())
+}
+
+/// What one look has found.
+struct Looked {
+    examined: Vec<Examined>,
+    in_chain: usize,
+    proof: Result<ChainProof, Finding>,
+    /// Why the chain does not reach the newest point.
+    error: Option<PlanError>,
+    /// Segments that were listed and were not there.
+    gone: Vec<Segment>,
+}
+
+async fn look(replica: &Replica, segments: &[Segment], scope: Scope) -> Looked {
+    let (chain, error) = newest_chain(&holdings(replica, segments).await);
     let mut order: Vec<Segment> = chain.iter().flat_map(|chain| chain.segments().iter().rev().copied()).collect();
     let in_chain = order.len();
     if scope == Scope::All {
@@ -33,47 +84,64 @@ pub(super) async fn inspect(
     }
     let place = |segment: &Segment| Place { key: replica.key(segment.level, segment.txids), size: segment.size };
     let places: Vec<Place> = order.iter().map(place).collect();
-    let (examined, proof) = {
-        let order = order.clone();
-        let places_again = places.clone();
-        read_all(replica, places, move |objects| examine(objects, &order, &places_again, in_chain)).await
-    };
-    // A note about stored times makes sense only where the storage keeps them.
-    let keeps_times = replica.kind() == "file";
-    judge(Chain { examined, in_chain, proof, keeps_times, scope, now }, report);
+    let job = Job { order, places: places.clone(), in_chain, scope };
+    read_all(replica, places, move |objects: &mut Objects| Looked { error, ..job.run(objects) }).await
 }
 
-/// Decodes every object. The first `in_chain` of them are the newest chain,
+/// The objects to read: the first `in_chain` of them are the newest chain,
 /// newest first.
-fn examine(
-    objects: &mut Objects,
-    order: &[Segment],
-    places: &[Place],
+struct Job {
+    order: Vec<Segment>,
+    places: Vec<Place>,
     in_chain: usize,
-) -> (Vec<Examined>, Result<ChainProof, Finding>) {
-    let mut walk: Option<Walk> = None;
-    let mut broken = in_chain == 0;
-    let mut examined = Vec::with_capacity(order.len());
-    for (at, (segment, place)) in order.iter().zip(places).enumerate() {
-        let mut object = objects.next();
-        let chain = (at < in_chain && !broken).then_some(&mut walk);
-        let outcome = decode(&mut object, chain);
-        let outcome = outcome.map_err(|error| match object.failure() {
-            Some(failure) => Finding::Unreadable { key: place.key.clone(), reason: failure.to_string() },
-            None => Finding::Damaged { key: place.key.clone(), reason: chain_of(&error) },
-        });
-        let outcome = outcome.and_then(|sound| match sound.header.txids == segment.txids {
-            true => Ok(sound),
-            false => Err(Finding::Misnamed { key: place.key.clone(), header: sound.header.txids }),
-        });
-        broken |= at < in_chain && outcome.is_err();
-        examined.push(Examined { segment: *segment, key: place.key.clone(), outcome });
+    scope: Scope,
+}
+
+impl Job {
+    /// Decodes every object that is needed.
+    fn run(self, objects: &mut Objects) -> Looked {
+        let Self { order, places, mut in_chain, scope } = self;
+        let mut walk: Option<Walk> = None;
+        let mut broken = in_chain == 0;
+        let mut examined = Vec::with_capacity(order.len());
+        let mut gone = Vec::new();
+        for (at, (segment, place)) in order.iter().zip(&places).enumerate() {
+            if scope == Scope::Chain && is_complete(&walk) {
+                // As in a restore, nothing older is needed.
+                in_chain = at;
+                break;
+            }
+            let mut object = objects.next();
+            let chain = (at < in_chain && !broken).then_some(&mut walk);
+            let chain = chain.filter(|walk| !is_complete(walk));
+            let needed = chain.is_some();
+            let outcome = decode(&mut object, chain);
+            let outcome = outcome.map_err(|error| match object.failure() {
+                Some(failure) => {
+                    if failure.kind == ErrorKind::Missing {
+                        gone.push(*segment);
+                    }
+                    Finding::Unreadable { key: place.key.clone(), reason: failure.to_string() }
+                }
+                None => Finding::Damaged { key: place.key.clone(), reason: chain_of(&error) },
+            });
+            let outcome = outcome.and_then(|sound| match sound.header.txids == segment.txids {
+                true => Ok(sound),
+                false => Err(Finding::Misnamed { key: place.key.clone(), header: sound.header.txids }),
+            });
+            broken |= needed && outcome.is_err();
+            examined.push(Examined { segment: *segment, key: place.key.clone(), outcome });
+        }
+        let proof = match (broken, walk, order.first()) {
+            (false, Some(walk), Some(end)) => walk.finish(end),
+            _ => Ok(ChainProof::None),
+        };
+        Looked { examined, in_chain, proof, error: None, gone }
     }
-    let proof = match (broken, walk, order.first()) {
-        (false, Some(walk), Some(end)) => walk.finish(end),
-        _ => Ok(ChainProof::None),
-    };
-    (examined, proof)
+}
+
+fn is_complete(walk: &Option<Walk>) -> bool {
+    walk.as_ref().is_some_and(|walk| walk.claims.is_complete())
 }
 
 fn chain_of(error: &Error) -> String {

@@ -17,7 +17,19 @@ use super::values;
 
 /// Every command, in the order of the help text.
 pub(crate) fn all() -> Vec<Command> {
-    vec![audit(), databases(), generations(), info(), ltx(), replicate(), restore(), snapshots(), verify(), version()]
+    vec![
+        audit(),
+        databases(),
+        drill(),
+        generations(),
+        info(),
+        ltx(),
+        replicate(),
+        restore(),
+        snapshots(),
+        verify(),
+        version(),
+    ]
 }
 
 /// The command of that name. `wal` is not in the overview: `ltx` has taken its place.
@@ -65,6 +77,33 @@ fn databases() -> Command {
         .arg(switch("json", "Output raw JSON instead of human-readable text."))
         .override_usage("[arguments]")
         .after_help("$ PROGRAM databases\n$ PROGRAM databases -config /path/to/litestream.yml")
+}
+
+fn drill() -> Command {
+    command("drill", "rehearse a restore of the newest data")
+        .long_about(
+            "The drill command rehearses a restore from each replica and prints what was proven and\n\
+             how long it took. What it writes is removed. The exit code is 1 if one fails.",
+        )
+        .args(config_flags())
+        .arg(value("replica", "NAME", "Optional, filters by replica.", ValueParser::string()))
+        .arg(value(
+            "mode",
+            "MODE",
+            "stream: read and add up everything a restore needs.\n\
+             full: restore into a file, and ask SQLite and the SQL of the config.\n\
+             Defaults to what the config says, else to stream.",
+            ValueParser::string(),
+        ))
+        .arg(value(
+            "scratch",
+            "PATH",
+            "Directory for the restored database.\nDefaults to the system's for temporary files.",
+            path(),
+        ))
+        .arg(switch("json", "Output raw JSON instead of human-readable text."))
+        .override_usage("[arguments] DB_PATH\n[arguments] REPLICA_URL")
+        .after_help("$ PROGRAM drill /path/to/db\n$ PROGRAM drill -mode full s3://mybkt/db")
 }
 
 fn generations() -> Command {

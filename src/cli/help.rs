@@ -77,6 +77,7 @@ mod tests {
         let expected = [
             "audit",
             "databases",
+            "drill",
             "generations",
             "info",
             "ltx",

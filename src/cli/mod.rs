@@ -7,6 +7,7 @@
 
 mod audit;
 mod commands;
+mod drill;
 mod error;
 mod flags;
 mod help;
@@ -38,8 +39,8 @@ use flags::FlagError;
 
 pub use error::CliError;
 pub use options::{
-    AuditOptions, ConfigFlags, DatabasesOptions, GenerationsOptions, InfoOptions, Job, Levels, LtxOptions,
-    ReplicateOptions, RestoreOptions, Source, VersionOptions, WalOptions,
+    AuditOptions, ConfigFlags, DatabasesOptions, DrillOptions, GenerationsOptions, InfoOptions, Job, Levels,
+    LtxOptions, ReplicateOptions, RestoreOptions, Source, VersionOptions, WalOptions,
 };
 pub use settings::{Context, Subject};
 
@@ -110,6 +111,7 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
         "audit" => return audit::run(&options::audit(&matches, program)?, Scope::All, context),
         "verify" => return audit::run(&options::audit(&matches, program)?, Scope::Chain, context),
         "databases" => inspect::databases(&options::databases(&matches)?, context),
+        "drill" => return drill::run(&options::drill(&matches, program)?, context),
         "generations" => listing::generations(&options::generations(&matches, program)?, context),
         "info" => info::run(&options::info(&matches, program)?, context),
         "ltx" => listing::ltx(&options::ltx(&matches, program)?, context),

@@ -50,6 +50,23 @@ pub struct DatabasesOptions {
     pub json: bool,
 }
 
+/// `drill`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrillOptions {
+    /// The config file.
+    pub config: ConfigFlags,
+    /// Where to look.
+    pub source: Source,
+    /// Only the replica with this name.
+    pub replica: Option<String>,
+    /// Restore into a file; `None`: as the config says.
+    pub full: Option<bool>,
+    /// Where that file goes for a while.
+    pub scratch: Option<PathBuf>,
+    /// Print JSON.
+    pub json: bool,
+}
+
 /// `generations`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GenerationsOptions {
@@ -248,6 +265,18 @@ pub(crate) fn audit(matches: &Matches, program: &str) -> Result<AuditOptions, Cl
     let source = source(matches, &format!("{program} audit /path/to/db"))?;
     let replica = matches.text("replica");
     Ok(AuditOptions { config: config_flags(matches), source, replica, json: matches.on("json") })
+}
+
+pub(crate) fn drill(matches: &Matches, program: &str) -> Result<DrillOptions, CliError> {
+    let source = source(matches, &format!("{program} drill /path/to/db"))?;
+    let full = match matches.text("mode").as_deref() {
+        None => None,
+        Some("stream") => Some(false),
+        Some("full") => Some(true),
+        Some(other) => return Err(CliError::usage(format!("invalid -mode value: {other}: must be stream or full"))),
+    };
+    let (replica, scratch) = (matches.text("replica"), matches.path("scratch"));
+    Ok(DrillOptions { config: config_flags(matches), source, replica, full, scratch, json: matches.on("json") })
 }
 
 pub(crate) fn snapshots(matches: &Matches, program: &str) -> Result<GenerationsOptions, CliError> {

@@ -6,7 +6,7 @@
 
 use Effect::{Always, Gone, Later, Now, Refused};
 use Kind::{Bool, Duration, Int, Map, MapOrMaps, Maps, Mode, Pairs, Size, Text, Texts};
-use Place::{Age, Database, Level, Logging, Replica, Retention, Shared, Snapshot, Socket, Top, Validation};
+use Place::{Age, Database, Drill, Level, Logging, Replica, Retention, Shared, Snapshot, Socket, Top, Validation};
 
 /// Which map a key belongs in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,7 @@ pub(crate) enum Place {
     /// In a replica, and at the top as the default of all replicas.
     Shared,
     Age,
+    Drill,
 }
 
 /// What stands behind a key.
@@ -182,6 +183,13 @@ pub(crate) const KEYS: &[Key] = &[
     key(Shared, "max-reconnects", Int, Later),
     key(Shared, "reconnect-wait", Duration, Later),
     key(Shared, "timeout", Duration, Later),
+    key(Top, "drill", Map(Drill), Now),
+    key(Database, "drill", Map(Drill), Now),
+    key(Drill, "interval", Duration, Now),
+    key(Drill, "mode", Text, Now),
+    key(Drill, "budget", Size, Now),
+    key(Drill, "check", Texts, Now),
+    key(Drill, "on-failure", Text, Now),
     key(Shared, "age", Map(Age), Now),
     key(Age, "identities", Texts, Now),
     key(Age, "recipients", Texts, Now),
@@ -245,7 +253,7 @@ mod tests {
     fn knows_the_keys_of_both_generations_of_litestream() {
         let count = |place| keys_in(place).count();
         // The original's own keys, plus "strict-start".
-        assert_eq!(KEYS.iter().filter(|key| key.place == Top).count(), 18);
+        assert_eq!(KEYS.iter().filter(|key| key.place == Top).count(), 19);
         // Those of both generations, plus "spool-max-size".
         assert_eq!(count(Database), 19);
         // The original's 46, plus "ltx-encoding", "session-token", "checksums", "tags" and "headers".

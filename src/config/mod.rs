@@ -11,6 +11,7 @@
 
 mod check;
 mod database;
+mod drill;
 pub mod duration;
 mod env;
 mod error;
@@ -31,6 +32,7 @@ use std::path::{Path, PathBuf};
 
 pub use check::{Warning, WarningKind};
 pub use database::{Database, Truncate};
+pub use drill::Drill;
 pub use env::Environment;
 pub use error::Error;
 pub use global::{Global, LogFormat, LogLevel, Logging};

@@ -91,11 +91,21 @@ impl<'a> Section<'a> {
 
     /// A list of texts that must not be shown.
     pub(crate) fn secrets(self, key: &str) -> Vec<Secret> {
+        self.texts(key).into_iter().map(Secret::new).collect()
+    }
+
+    /// Whether the key is there.
+    pub(crate) fn has(self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// A list of texts; empty if it is absent.
+    pub(crate) fn texts(self, key: &str) -> Vec<String> {
         match self.get(key).map(|node| &node.value) {
             Some(Value::List(items)) => items
                 .iter()
                 .filter_map(|item| match &item.value {
-                    Value::Scalar { text, .. } => Some(Secret::new(text.as_str())),
+                    Value::Scalar { text, .. } => Some(text.clone()),
                     _ => None,
                 })
                 .collect(),

@@ -61,6 +61,7 @@ fn defaults_are_those_of_litestream() {
         max_sync_wal_bytes: Some(67_108_864),
         spool_max_bytes: None,
         restore_if_db_not_exists: false,
+        drill: None,
         replicas: vec![ReplicaSettings {
             age: Age::default(),
             name: "file".into(),
@@ -486,6 +487,7 @@ fn the_example_shows_every_key_and_no_other() {
 fn the_reference_tells_every_key_and_what_comes_of_it() {
     let titles = [
         ("Top level", Place::Top),
+        ("drill", Place::Drill),
         ("logging", Place::Logging),
         ("snapshot", Place::Snapshot),
         ("retention", Place::Retention),
@@ -520,4 +522,37 @@ fn the_reference_tells_every_key_and_what_comes_of_it() {
         assert!(told.contains(row), "docs/config.md lacks {row:?}");
     }
     assert_eq!(told.len(), known.len(), "docs/config.md has rows for keys that do not exist");
+}
+
+#[test]
+fn drills_are_asked_for_and_inherit() {
+    let text = "drill: {interval: 6h, mode: full, budget: 1GB, check: [SELECT 1]}\n\
+                dbs: [{path: a, replica: {path: b}}, {path: c, drill: {interval: 1h, check: [], on-failure: base}, \
+                replica: {path: d}}, {path: e, drill: {interval: 0s}, replica: {path: f}}]";
+    let config = Config::parse(text, &environment()).unwrap();
+    let drills: Vec<Option<Drill>> = config.databases().unwrap().iter().map(|db| db.drill.clone()).collect();
+    let global = Drill {
+        interval: Duration::from_secs(6 * 3600),
+        full: true,
+        budget: Some(1_000_000_000),
+        checks: vec!["SELECT 1".to_owned()],
+        base_on_failure: false,
+    };
+    let own =
+        Drill { interval: Duration::from_secs(3600), checks: Vec::new(), base_on_failure: true, ..global.clone() };
+    assert_eq!(drills, [Some(global), Some(own), None]);
+    let config = Config::parse("dbs: [{path: a, replica: {path: b}}]", &environment()).unwrap();
+    assert_eq!(config.databases().unwrap()[0].drill, None);
+    for (drill, reason) in [
+        ("{mode: half}", "must be stream or full"),
+        ("{on-failure: panic}", "must be report or base"),
+        ("{check: [SELECT 1]}", "set mode to full"),
+        ("{interval: -1s}", "must not be negative"),
+        ("{budget: 0}", "must be greater than 0"),
+    ] {
+        let config =
+            Config::parse(&format!("dbs: [{{path: a, drill: {drill}, replica: {{path: b}}}}]"), &environment());
+        let error = config.unwrap().databases().unwrap_err().to_string();
+        assert!(error.contains(reason), "{drill}: {error}");
+    }
 }

@@ -78,6 +78,18 @@ impl Shipping {
         }
     }
 
+    /// Puts a fresh copy of the whole database on the replica, whatever is there.
+    pub(super) async fn rebase(shared: &Arc<Shared>, database: usize, replica: usize) -> Result<(), String> {
+        let entry = &shared.databases[database];
+        let source = entry.source().ok_or("the database is not followed yet")?;
+        let mut uploader = entry.shipping[replica].uploader.lock().await;
+        // What was known of the replica has turned out to be wrong: look again.
+        uploader.forget();
+        uploader.advance(&source.spool, source.generation).await.map_err(|error| with_causes(&error))?;
+        let base = base(shared, database).await?;
+        uploader.put_base(base).await.map_err(|error| with_causes(&error))
+    }
+
     async fn run(&self, shared: &Arc<Shared>, database: usize, replica: usize) {
         loop {
             let ended = match AssertUnwindSafe(self.round(shared, database, replica)).catch_unwind().await {
@@ -308,7 +320,7 @@ fn trim(shared: &Shared, database: usize, source: &Source) {
 }
 
 /// As in Litestream's logs: the file's name.
-fn db_name(path: &Path) -> String {
+pub(super) fn db_name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 

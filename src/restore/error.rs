@@ -133,6 +133,12 @@ impl RestoreError {
         matches!(self, Self::Read(error) if error.is_missing())
     }
 
+    /// What is stored is to blame, not the way there nor this machine.
+    pub fn is_of_data(&self) -> bool {
+        self.is_of_replica()
+            && !matches!(self, Self::List { .. } | Self::Read(_) | Self::Older(legacy::Error::Storage(_)))
+    }
+
     /// The replica is to blame, so that another one may do better.
     pub(super) fn is_of_replica(&self) -> bool {
         !matches!(

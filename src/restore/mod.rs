@@ -45,7 +45,7 @@ pub use pages::Progress;
 pub use plan::{Plan, PlanError, Target};
 pub use ranges::{Point, Range, points};
 pub use survey::{Candidate, Neighbours, survey};
-pub use verify::{IntegrityCheck, VerifyError};
+pub use verify::{IntegrityCheck, VerifyError, immutable_uri};
 
 /// How often a plan may lose a segment before the restore gives up. Merging
 /// takes a segment away at most once in its life, and with the usual grace none

@@ -92,9 +92,19 @@ fn help_goes_to_stdout_and_only_asked_for_help_succeeds() {
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(1), ""), "{words:?}");
         assert!(ended.stdout.contains("The commands are:"));
     }
-    for command in
-        ["audit", "databases", "generations", "ltx", "replicate", "restore", "snapshots", "verify", "version", "wal"]
-    {
+    for command in [
+        "audit",
+        "databases",
+        "drill",
+        "generations",
+        "ltx",
+        "replicate",
+        "restore",
+        "snapshots",
+        "verify",
+        "version",
+        "wal",
+    ] {
         for flag in ["-h", "-help", "--help"] {
             let ended = scratch.run(&[command, flag]);
             assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{command} {flag}");

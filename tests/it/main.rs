@@ -6,6 +6,7 @@ mod capture;
 mod cli;
 mod create_only;
 mod docs;
+mod drill;
 #[cfg(feature = "failpoints")]
 mod durable;
 mod elsewhere;

@@ -22,14 +22,15 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("legacy", &["types", "wal", "durable", "storage", "replica"]),
     ("restore", &["types", "ltx", "durable", "storage", "replica", "status", "legacy"]),
     ("audit", &["types", "ltx", "storage", "replica", "restore", "legacy"]),
+    ("drill", &["types", "durable", "replica", "restore", "audit"]),
     // Settings of a storage are told in the storage's own words.
     ("config", &["types", "storage"]),
-    ("daemon", &["types", "ltx", "spool", "replica", "capture", "upload", "status"]),
+    ("daemon", &["types", "ltx", "spool", "replica", "capture", "upload", "status", "drill"]),
     (
         "cli",
         &[
             "types", "wal", "ltx", "durable", "status", "storage", "replica", "spool", "capture", "upload", "restore",
-            "config", "daemon", "legacy", "audit",
+            "config", "daemon", "legacy", "audit", "drill",
         ],
     ),
 ];
@@ -46,6 +47,7 @@ const PURE: &[&str] = &[
     "restore/points.rs",
     "restore/ranges.rs",
     "restore/claims.rs",
+    "drill/plan.rs",
     "audit/finding.rs",
     "audit/judge.rs",
     "legacy/layout.rs",
