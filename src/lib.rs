@@ -8,7 +8,8 @@
 //! keeps named bytes in a `storage`. `restore` goes the other way: list, plan a
 //! chain without a hole, fetch, verify, rename.
 //!
-//! `legacy` reads what Litestream 0.3 left behind. `types` are the nouns. `config`, `daemon` and `cli` open doors and read what
+//! `legacy` reads what Litestream 0.3 left behind. `audit` reads whole replicas
+//! and says what is wrong; `drill` rehearses restores. `types` are the nouns. `config`, `daemon` and `cli` open doors and read what
 //! the rooms pin up in `status`.
 
 pub mod audit;

@@ -252,10 +252,10 @@ mod tests {
     #[test]
     fn knows_the_keys_of_both_generations_of_litestream() {
         let count = |place| keys_in(place).count();
-        // The original's own keys, plus "strict-start".
+        // The original's own keys, plus "strict-start" and "drill".
         assert_eq!(KEYS.iter().filter(|key| key.place == Top).count(), 19);
-        // Those of both generations, plus "spool-max-size".
-        assert_eq!(count(Database), 19);
+        // Those of both generations, plus "spool-max-size" and "drill".
+        assert_eq!(count(Database), 20);
         // The original's 46, plus "ltx-encoding", "session-token", "checksums", "tags" and "headers".
         assert_eq!(KEYS.iter().filter(|key| key.place == Shared).count(), 51);
     }

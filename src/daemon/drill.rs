@@ -61,6 +61,8 @@ impl Daemon {
 async fn run(shared: &Arc<Shared>, rehearsals: &[Rehearsal]) {
     let started = Timestamp::from(SystemTime::now());
     let mut spent: VecDeque<Spent> = VecDeque::new();
+    // A base that did not help once will not help again.
+    let mut rebased = vec![false; rehearsals.len()];
     let mut subjects: Vec<Subject> = rehearsals
         .iter()
         .map(|rehearsal| Subject {
@@ -91,11 +93,22 @@ async fn run(shared: &Arc<Shared>, rehearsals: &[Rehearsal]) {
         if spent.len() > REMEMBERED {
             spent.pop_front();
         }
-        pin_up(shared, &rehearsals[index], outcome, now).await;
+        let wants_base = rehearsals[index].base_on_failure && !rebased[index];
+        rebased[index] = match &outcome {
+            Ok(_) => false,
+            Err(error) => rebased[index] || (wants_base && error.is_of_data()),
+        };
+        pin_up(shared, &rehearsals[index], outcome, now, wants_base).await;
     }
 }
 
-async fn pin_up(shared: &Arc<Shared>, rehearsal: &Rehearsal, outcome: Result<Proven, Error>, now: Timestamp) {
+async fn pin_up(
+    shared: &Arc<Shared>,
+    rehearsal: &Rehearsal,
+    outcome: Result<Proven, Error>,
+    now: Timestamp,
+    wants_base: bool,
+) {
     let Rehearsal { database, replica, .. } = *rehearsal;
     let path: PathBuf = shared.databases[database].path.clone();
     let (db, name) = (db_name(&path), rehearsal.on.name());
@@ -110,11 +123,11 @@ async fn pin_up(shared: &Arc<Shared>, rehearsal: &Rehearsal, outcome: Result<Pro
         Err(error) => {
             let text = with_causes(&error);
             tracing::error!(db, path = %path.display(), replica = name, error = text, "restore rehearsal failed");
-            if rehearsal.base_on_failure && error.is_of_data() {
+            if wants_base && error.is_of_data() {
                 match Shipping::rebase(shared, database, replica).await {
                     Ok(()) => tracing::info!(db, replica = name, "a fresh base was put on the replica"),
                     Err(error) => {
-                        tracing::error!(db, replica = name, error, "no fresh base could be put on the replica")
+                        tracing::error!(db, replica = name, error, "no fresh base could be put on the replica");
                     }
                 }
             }

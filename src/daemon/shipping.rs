@@ -87,7 +87,11 @@ impl Shipping {
         uploader.forget();
         uploader.advance(&source.spool, source.generation).await.map_err(|error| with_causes(&error))?;
         let base = base(shared, database).await?;
-        uploader.put_base(base).await.map_err(|error| with_causes(&error))
+        let put = uploader.put_base(base).await.map_err(|error| with_causes(&error));
+        drop(uploader);
+        // What is confirmed now, and what was captured meanwhile, is for the usual way.
+        Self::wake(shared, database, replica);
+        put
     }
 
     async fn run(&self, shared: &Arc<Shared>, database: usize, replica: usize) {

@@ -89,8 +89,10 @@ impl Error {
     pub fn is_of_data(&self) -> bool {
         match self {
             Self::Found(finding) => !matches!(finding, Finding::Unreadable { .. }),
-            Self::Nothing { .. } | Self::Check(_) => true,
+            Self::Nothing { .. } => true,
             Self::Restore(error) => error.is_of_data(),
+            // What was restored is what was captured: a new copy would say the same.
+            Self::Check(_) => false,
             Self::Audit(_) | Self::Scratch { .. } => false,
         }
     }

@@ -71,6 +71,8 @@ async fn what_a_crash_left_in_the_scratch_directory_is_removed_first() {
 async fn damage_is_noticed_and_a_fresh_base_puts_an_end_to_it() {
     let dir = TempDir::new().unwrap();
     let (path, app) = database(dir.path(), TABLE);
+    // Most of its pages are in the base alone.
+    insert(&app, 400);
     let replica = replica_in(Arc::new(FileStorage::new(dir.path().join("files"))), "files");
     let daemon = Daemon::start(vec![job(&path, &[&replica])], Settings::default());
     wait_for(&daemon, "the replica gets a base", |f| f.captured.is_some() && f.behind().count() == 0).await;
