@@ -65,7 +65,7 @@ pub(super) fn judge(chain: Chain, report: &mut Report) {
     findings.extend(examined.iter().filter_map(|one| one.outcome.as_ref().err().cloned()));
     if scope == Scope::All {
         levels(&examined, findings);
-        findings.extend(hole(&names));
+        findings.extend(holes(&names, &sound));
     }
     claims(&sound, findings);
     bases(&sound, findings);
@@ -101,23 +101,41 @@ fn levels(examined: &[Examined], findings: &mut Vec<Finding>) {
     }
 }
 
-/// The first transactions that are in no segment of changes although those
-/// before and after them are kept: after the oldest snapshot, where policy keeps
-/// everything.
-fn hole(names: &[Segment]) -> Option<Finding> {
-    let snapshots = names.iter().filter(|segment| segment.level == Level::SNAPSHOT);
-    let mut reached = snapshots.map(|segment| segment.txids.max()).min()?;
-    let mut ranges: Vec<TxidRange> =
-        names.iter().filter(|segment| segment.level != Level::SNAPSHOT).map(|segment| segment.txids).collect();
-    ranges.sort_unstable();
-    for range in ranges {
-        if range.min() > reached.next() {
-            let last = Txid::new(range.min().get() - 1)?;
-            return TxidRange::new(reached.next(), last).map(|missing| Finding::Hole { missing });
+/// Segments that are kept for nothing, because what leads to them is missing.
+/// Retention leaves none behind but the newest of a level: what it deletes ends
+/// where a snapshot begins. What lies beyond the newest point is a gap.
+fn holes(names: &[Segment], sound: &[(Segment, &Sound)]) -> Vec<Finding> {
+    let mut holdings = Holdings::new(names.iter().copied());
+    sound.iter().filter(|(_, one)| one.header.is_complete()).for_each(|(segment, _)| holdings.learn_complete(*segment));
+    let points = holdings.restorable();
+    let Some(last) = points.last() else { return Vec::new() };
+    let is_newest = |segment: &Segment| {
+        !names.iter().any(|other| other.level == segment.level && other.txids.max() > segment.txids.max())
+    };
+    // Merged with its neighbours, which then goes before they do.
+    let is_merged = |segment: &Segment| {
+        names.iter().any(|other| {
+            let (own, others) = (segment.txids, other.txids);
+            let holds = others.min() <= own.min() && own.max() <= others.max() && others != own;
+            holds && other.level != Level::SNAPSHOT && points.binary_search(&others.max()).is_ok()
+        })
+    };
+    let mut missing: BTreeMap<Txid, TxidRange> = BTreeMap::new();
+    for segment in names {
+        let (min, max) = (segment.txids.min(), segment.txids.max());
+        if max > *last || points.binary_search(&max).is_ok() || is_newest(segment) || is_merged(segment) {
+            continue;
         }
-        reached = reached.max(range.max());
+        let reached = points.iter().rfind(|point| **point < min);
+        let first = Txid::after(reached.copied());
+        let range = Txid::new(min.get() - 1).and_then(|before| TxidRange::new(first, before));
+        if let Some(range) = range {
+            let known = missing.entry(first).or_insert(range);
+            let shorter = range.max() < TxidRange::max(*known);
+            *known = if shorter { range } else { *known };
+        }
     }
-    None
+    missing.into_values().map(|missing| Finding::Hole { missing }).collect()
 }
 
 /// Everything that segments claim about the database after a transaction must

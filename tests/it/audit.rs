@@ -5,11 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use brooklet::audit::{ChainProof, Finding, Report, Scope, audit};
 use brooklet::ltx::{Encoding, file_name};
-use brooklet::storage::FileStorage;
+use brooklet::replica::{Layout, Replica};
+use brooklet::storage::{self, Body, FileStorage, Key, MemoryStorage, Object, PutOptions, Storage};
 use brooklet::types::Timestamp;
+use bytes::Bytes;
 use tempfile::TempDir;
 
 use crate::history::{History, START, noise, range};
@@ -71,7 +74,7 @@ fn plant(place: &Place, damage: &str) {
     let newest = place.path(0, 9, 9);
     let size = usize::try_from(fs::metadata(&newest).unwrap().len()).unwrap();
     match damage {
-        "missing" => fs::remove_file(place.path(0, 8, 8)).unwrap(),
+        "missing" => fs::remove_file(place.path(0, 6, 6)).unwrap(),
         "truncated" => place.edit(&newest, |bytes| bytes.truncate(size - 30)),
         "flipped in header" => place.edit(&newest, |bytes| bytes[33] ^= 1),
         "flipped in page" => place.edit(&newest, |bytes| bytes[130] ^= 1),
@@ -247,6 +250,79 @@ async fn damage_that_only_the_proof_shows_is_found() {
     bare.segments.push(crate::history::Stored { level: 0, txids: range(2, 2), bytes });
     let place = Place::of(&bare).await;
     assert!(kinds(&place.audit(Scope::Chain).await).contains(&"missing-page"));
+}
+
+/// What retention leaves behind: old snapshots without the changes between them,
+/// and the newest segment of a level that is not needed any more.
+#[tokio::test]
+async fn what_policy_has_deleted_is_not_missed() {
+    let mut history = history(true);
+    for n in 1..=6 {
+        history.remove(0, range(n, n));
+    }
+    history.remove(1, range(1, 4));
+    let place = Place::of(&history).await;
+    assert_eq!(place.audit(Scope::All).await.findings, []);
+    history.remove(0, range(7, 7));
+    history.remove(0, range(8, 8));
+    history.remove(9, range(1, 4));
+    let place = Place::of(&history).await;
+    assert_eq!(place.audit(Scope::All).await.findings, []);
+}
+
+/// A replica that is merged and cut while it is read: what is gone was not lost.
+#[tokio::test]
+async fn what_was_merged_away_meanwhile_is_not_missed() {
+    let mut before = history(true);
+    before.remove(1, range(5, 8));
+    before.remove(9, range(1, 8));
+    let mut after = history(true);
+    after.segments.retain(|segment| (segment.level, segment.txids.max().get()) == (1, 8));
+    for scope in [Scope::All, Scope::Chain] {
+        let storage = Arc::new(MemoryStorage::new());
+        before.replica(storage.clone(), "").await;
+        let moving = Arc::new(Moving { storage, after: after.clone(), moved: AtomicBool::new(false) });
+        let replica = Replica::new("memory".to_owned(), moving.clone(), Key::ROOT, Layout::Decimal);
+        let report = audit(&replica, scope, now()).await.unwrap();
+        assert!(moving.moved.load(Ordering::SeqCst));
+        assert_eq!(report.findings, [], "{scope:?}");
+        assert_eq!(report.segments.unwrap().proof, ChainProof::Database);
+    }
+}
+
+/// Merges transactions 5 to 8 before the first read of anything but headers.
+struct Moving {
+    storage: Arc<MemoryStorage>,
+    after: History,
+    moved: AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl Storage for Moving {
+    fn kind(&self) -> &'static str {
+        "memory"
+    }
+
+    async fn list(&self, prefix: &Key, after: Option<&Key>) -> storage::Result<Vec<Object>> {
+        self.storage.list(prefix, after).await
+    }
+
+    async fn get(&self, key: &Key, range: std::ops::Range<u64>) -> storage::Result<Bytes> {
+        if !self.moved.swap(true, Ordering::SeqCst) {
+            self.after.replica(self.storage.clone(), "").await;
+            let gone = (5..=8).map(|n| Key::new(format!("ltx/0/{}", file_name(crate::history::range(n, n)))).unwrap());
+            self.storage.delete(&gone.collect::<Vec<_>>()).await?;
+        }
+        self.storage.get(key, range).await
+    }
+
+    async fn put(&self, key: &Key, body: Body, options: PutOptions) -> storage::Result<()> {
+        self.storage.put(key, body, options).await
+    }
+
+    async fn delete(&self, keys: &[Key]) -> storage::Result<()> {
+        self.storage.delete(keys).await
+    }
 }
 
 #[tokio::test]
