@@ -32,7 +32,7 @@ pub use content::{Content, Keys};
 pub use error::{Damage, Error};
 pub use layout::{Item, Listing, Part, Span};
 pub use log::LogReader;
-pub use plan::{Plan, PlanError, Wish, choose, explain_holes};
+pub use plan::{Plan, PlanError, Wish, choose, detours, explain_holes};
 pub use replay::{Target, check_snapshot, replay};
 pub use stream::{Arrivals, feed};
 

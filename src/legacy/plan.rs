@@ -200,6 +200,24 @@ fn in_generation(listing: &Listing, generation: Generation, wish: &Wish) -> Resu
     }
 }
 
+/// Other ways to the same moment, for when the snapshot turns out to be damaged:
+/// from each earlier one over all the logs since, the nearest first.
+pub fn detours(listing: &Listing, plan: &Plan) -> Vec<Plan> {
+    let Some(last) = plan.slices.last() else { return Vec::new() };
+    let of = |item: &&Item| item.generation == plan.generation();
+    let earlier = listing.snapshots().filter(of).filter(|snapshot| snapshot.index < plan.snapshot.index);
+    let mut plans: Vec<Plan> = earlier
+        .map(|snapshot| {
+            let wanted =
+                |slice: &&Item| slice.index >= snapshot.index && (slice.index, slice.part) <= (last.index, last.part);
+            Plan { snapshot: *snapshot, slices: listing.slices().filter(of).filter(wanted).copied().collect() }
+        })
+        .filter(|plan| hole(&plan.snapshot, &plan.slices).is_none())
+        .collect();
+    plans.reverse();
+    plans
+}
+
 /// The first thing that names say is missing between a snapshot and the last slice.
 fn hole(snapshot: &Item, slices: &[Item]) -> Option<PlanError> {
     let mut index = None;
@@ -305,6 +323,33 @@ mod tests {
         assert_eq!(chosen(&items[2..], &at(14)).unwrap(), [items[3], items[2], items[4]]);
         // Complete, it is as good as any.
         assert_eq!(chosen(&items, &at(15)).unwrap(), [items[3], items[2], items[4], items[5]]);
+    }
+
+    #[test]
+    fn a_detour_ends_where_the_plan_does() {
+        let items = [
+            snapshot(0, 10),
+            slice(0, 0, 11),
+            slice(1, 0, 12),
+            snapshot(1, 13),
+            slice(2, 0, 14),
+            snapshot(2, 15),
+            slice(2, 4152, 16),
+            slice(3, 0, 17),
+        ];
+        let listing = Listing::new(items.to_vec());
+        let plan = choose(&listing, &at(16)).unwrap();
+        assert_eq!(plan.snapshot, items[5]);
+        let found: Vec<Vec<Item>> =
+            detours(&listing, &plan).iter().map(|plan| plan.items().copied().collect()).collect();
+        let nearest = vec![items[3], items[2], items[4], items[6]];
+        let farthest = vec![items[0], items[1], items[2], items[4], items[6]];
+        assert_eq!(found, [nearest.clone(), farthest]);
+        // Not across a hole.
+        let without = Listing::new(items.iter().copied().filter(|item| *item != items[1]).collect());
+        let found: Vec<Vec<Item>> =
+            detours(&without, &plan).iter().map(|plan| plan.items().copied().collect()).collect();
+        assert_eq!(found, [nearest]);
     }
 
     #[test]

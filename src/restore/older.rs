@@ -18,7 +18,7 @@ use super::pages::Progress;
 use super::plan::{PlanError, Target};
 use super::survey::{Candidate, survey};
 use super::{Options, Report, restore, verify};
-use crate::legacy::{self, Archive, Wish, choose, replay};
+use crate::legacy::{self, Archive, Wish, choose, detours, replay};
 use crate::replica::Replica;
 use crate::types::{Generation, Timestamp};
 
@@ -79,43 +79,70 @@ pub async fn restore_any(
 ) -> Result<Outcome, RestoreError> {
     // A target that will not do is found out before anything is fetched.
     let output = Output::inspect(path, options.overwrite)?;
-    let (replica, archive, plan) = match find_older(replicas, options.target, older).await? {
-        None => return restore(replicas, path, options, progress).await.map(Outcome::Segments),
-        Some(found) => (found.replica, found.archive, found.plan),
+    let Some(found) = find_older(replicas, options.target, older).await? else {
+        return restore(replicas, path, options, progress).await.map(Outcome::Segments);
     };
-    tracing::info!(
-        replica = replica.name(), generation = %plan.generation(), index = format!("{:08x}", plan.index()),
-        time = %plan.time(), "restoring a backup in the format of Litestream 0.3"
-    );
+    let mut first_error = None;
+    for Found { replica, archive, plan, detours } in found {
+        for plan in [plan].into_iter().chain(detours) {
+            tracing::info!(
+                replica = replica.name(), generation = %plan.generation(), index = format!("{:08x}", plan.index()),
+                time = %plan.time(), "restoring a backup in the format of Litestream 0.3"
+            );
+            let error = match restore_older(&archive, &plan, &output, options, progress).await {
+                Err(error) if error.is_of_replica() => error,
+                Err(error) => return Err(error),
+                Ok(()) => return Ok(Outcome::Older(OlderReport { replica, plan })),
+            };
+            let reason = &error as &dyn std::error::Error;
+            tracing::warn!(replica = replica.name(), error = reason, "cannot restore in this way, looking for another");
+            first_error.get_or_insert(error);
+        }
+    }
+    Err(first_error.expect("there is at least one way to try"))
+}
+
+async fn restore_older(
+    archive: &Archive,
+    plan: &legacy::Plan,
+    output: &Output,
+    options: &Options,
+    progress: &Arc<Progress>,
+) -> Result<(), RestoreError> {
     let draft = output.draft()?;
     let path = draft.path().to_path_buf();
     let file = draft.file().try_clone().map_err(|source| RestoreError::Write { path: path.clone(), source })?;
     progress.begin(plan.size());
     let done = Arc::clone(progress);
     let target = legacy::Target { file, beside: path.clone(), path };
-    replay(&archive, &plan, target, options.parallelism, move |size| done.advance(size)).await?;
+    replay(archive, plan, target, options.parallelism, move |size| done.advance(size)).await?;
     verify::check(draft.path(), options.integrity_check).await?;
-    output.publish(draft).await?;
-    Ok(Outcome::Older(OlderReport { replica, plan }))
+    Ok(output.clone().publish(draft).await?)
 }
 
 /// What [`restore_any`] would restore.
 pub async fn find(replicas: &[Replica], target: Target, older: &Older) -> Result<Backup, RestoreError> {
     match find_older(replicas, target, older).await? {
         None => survey(replicas, target).await.map(Backup::Segments),
-        Some(Found { replica, archive, plan, .. }) => Ok(Backup::Older { replica, archive: Box::new(archive), plan }),
+        Some(found) => {
+            let Found { replica, archive, plan, .. } = found.into_iter().next().expect("there is at least one");
+            Ok(Backup::Older { replica, archive: Box::new(archive), plan })
+        }
     }
 }
 
-/// An old backup that reaches the target, or would if it were complete.
+/// An old backup that reaches the target.
 struct Found {
     replica: Replica,
     archive: Archive,
     plan: legacy::Plan,
+    /// Other ways to the same moment.
+    detours: Vec<legacy::Plan>,
 }
 
-/// The old backup to restore; `None` if it is to be segments, or nothing.
-async fn find_older(replicas: &[Replica], target: Target, older: &Older) -> Result<Option<Found>, RestoreError> {
+/// The old backups to restore from, the newest first and never none; `None` if it
+/// is to be segments, or nothing.
+async fn find_older(replicas: &[Replica], target: Target, older: &Older) -> Result<Option<Vec<Found>>, RestoreError> {
     let time = match target {
         // Old backups know no TXIDs.
         Target::Txid(_) => return Ok(None),
@@ -124,16 +151,17 @@ async fn find_older(replicas: &[Replica], target: Target, older: &Older) -> Resu
     };
     let wish = Wish { generation: older.generation, index: older.index, time };
     let looks = future::join_all(replicas.iter().map(|replica| look(replica, &wish))).await;
-    let mut best: Option<(Timestamp, Result<Found, RestoreError>)> = None;
+    let mut usable: Vec<(Timestamp, Result<Found, RestoreError>)> = Vec::new();
     let mut unusable = None;
     for look in looks {
         match look {
-            Look::Newest(at, found) if best.as_ref().is_none_or(|(before, _)| at > *before) => best = Some((at, found)),
-            Look::Newest(..) => {}
+            Look::Newest(at, found) => usable.push((at, found)),
             Look::Nothing(error) => unusable = unusable.or(error),
         }
     }
-    let Some((at, found)) = best else {
+    // Stable: of equals, the one that is configured first.
+    usable.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+    let Some(&(at, _)) = usable.first() else {
         return match unusable {
             Some(error) if older.is_asked_for() => Err(error),
             // Nothing is as old as that, unless a segment is.
@@ -145,18 +173,27 @@ async fn find_older(replicas: &[Replica], target: Target, older: &Older) -> Resu
             None => Ok(None),
         };
     };
-    if older.is_asked_for() {
-        return found.map(Some);
+    let is_older = older.is_asked_for()
+        || match survey(replicas, target).await {
+            Ok(candidates) => candidates[0].time < at,
+            Err(RestoreError::Plan(PlanError::NoBackup | PlanError::TimestampBeforeOldest { .. })) => true,
+            // There are segments, and something is wrong with them: that is for the
+            // restore of segments to say.
+            Err(_) => false,
+        };
+    if !is_older {
+        return Ok(None);
     }
-    match survey(replicas, target).await {
-        Ok(candidates) if candidates[0].time >= at => Ok(None),
-        Ok(_) | Err(RestoreError::Plan(PlanError::NoBackup | PlanError::TimestampBeforeOldest { .. })) => {
-            found.map(Some)
+    let mut ways = Vec::new();
+    for (_, found) in usable {
+        match found {
+            Ok(found) => ways.push(found),
+            // The newest is incomplete: an older one does not stand in for it.
+            Err(error) if ways.is_empty() => return Err(error),
+            Err(_) => {}
         }
-        // There are segments, and something is wrong with them: that is for the
-        // restore of segments to say.
-        Err(_) => Ok(None),
     }
+    Ok(Some(ways))
 }
 
 enum Look {
@@ -176,7 +213,10 @@ async fn look(replica: &Replica, wish: &Wish) -> Look {
         Err(error) => return Look::Nothing(Some(error.into())),
     };
     match (choose(&listing, wish), listing.newest()) {
-        (Ok(plan), _) => Look::Newest(plan.time(), Ok(Found { replica: replica.clone(), archive, plan })),
+        (Ok(plan), _) => {
+            let detours = detours(&listing, &plan);
+            Look::Newest(plan.time(), Ok(Found { replica: replica.clone(), archive, plan, detours }))
+        }
         (Err(legacy::PlanError::NoBackup), _) | (_, None) => Look::Nothing(None),
         (Err(error @ legacy::PlanError::MissingLog { .. }), Some(newest)) => {
             let at = wish.time.map_or(newest, |limit| limit.min(newest));

@@ -217,6 +217,7 @@ async fn damage_is_never_restored() {
                     Err(other) => panic!("{damage} {object}: {other}"),
                     // An older snapshot with its logs does as well, and what was
                     // never there cannot be missed at the end.
+                    Ok(restored) if object.contains("/snapshots/") => assert_eq!(rows(&restored.path()), expected),
                     Ok(restored) => {
                         let is_last = Some(object) == needed.last();
                         assert!(
@@ -228,6 +229,24 @@ async fn damage_is_never_restored() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_damaged_snapshot_is_avoided_where_there_is_another_way() {
+    let kept = Kept::of("age");
+    let latest = restore(&kept.replica(), Target::Latest, Older::default()).await.unwrap();
+    let snapshot = kept.dir.path().join("generations").join(latest.plan().snapshot.name());
+    let modified = fs::metadata(&snapshot).unwrap().modified().unwrap();
+    fs::write(&snapshot, "nothing of use").unwrap();
+    File::options().write(true).open(&snapshot).unwrap().set_modified(modified).unwrap();
+    let again = restore(&kept.replica(), Target::Latest, Older::default()).await.unwrap();
+    assert!(again.plan().snapshot.index < latest.plan().snapshot.index);
+    assert_eq!(rows(&again.path()), kept.states.last().unwrap().2);
+    for other in kept.objects("snapshots/") {
+        fs::write(other, "nothing of use").unwrap();
+    }
+    let refused = restore(&kept.replica(), Target::Latest, Older::default()).await.err().unwrap();
+    assert!(refused.to_string().contains(&latest.plan().snapshot.name()), "the first is told: {refused}");
 }
 
 #[tokio::test]
