@@ -9,7 +9,9 @@
 //! chain without a hole, fetch, verify, rename.
 //!
 //! `legacy` reads what Litestream 0.3 left behind. `audit` reads whole replicas
-//! and says what is wrong; `drill` rehearses restores. `types` are the nouns. `config`, `daemon` and `cli` open doors and read what
+//! and says what is wrong; `drill` rehearses restores.
+//!
+//! `types` are the nouns. `config`, `daemon` and `cli` open doors and read what
 //! the rooms pin up in `status`.
 
 pub mod audit;

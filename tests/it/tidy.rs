@@ -262,3 +262,14 @@ fn closing(code: &str, from: usize) -> usize {
     }
     code.len()
 }
+
+/// F3 again: rehearsals run beside guards, and what they open is their own scratch file.
+#[test]
+fn a_rehearsal_opens_nothing_but_its_scratch_file() {
+    for (file, text) in sources().into_iter().filter(|(file, _)| ["drill", "audit", "legacy"].contains(&room_of(file)))
+    {
+        let calls = openings(&code(&text));
+        let own = ["Connection::open_with_flags(immutable_uri(path), flags)".to_owned()];
+        assert!(calls.is_empty() || file == "drill/checks.rs" && calls == own, "src/{file} opens {calls:?}");
+    }
+}
