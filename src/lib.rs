@@ -11,16 +11,21 @@
 //! `doctor` tries out whether a storage does what the others need of it.
 //! `upkeep` merges what is on a replica, makes snapshots of it, and deletes what
 //! policy no longer keeps.
+//! `legacy` reads what Litestream 0.3 left behind. `audit` reads whole replicas
+//! and says what is wrong; `drill` rehearses restores.
 //!
 //! `types` are the nouns. `config`, `daemon` and `cli` open doors and read what
 //! the rooms pin up in `status`.
 
+pub mod audit;
 pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod doctor;
+pub mod drill;
 pub mod durable;
+pub mod legacy;
 pub mod ltx;
 pub mod replica;
 pub mod restore;

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -52,6 +53,30 @@ pub struct ReplicaFacts {
     pub fenced: bool,
     /// Why segments are not merged or deleted, if something is wrong.
     pub upkeep_error: Option<String>,
+    /// What rehearsals of a restore have shown; `None` before the first.
+    pub drill: Option<DrillFacts>,
+}
+
+/// What rehearsals of a restore have shown.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct DrillFacts {
+    /// When the last one ended.
+    pub at: Option<Timestamp>,
+    /// Why the last one failed, if it did.
+    pub error: Option<String>,
+    /// The newest point that one has proven.
+    pub proven: Option<ProvenPoint>,
+}
+
+/// A point that was restored in a rehearsal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProvenPoint {
+    /// Its transaction; `None` in a backup of Litestream 0.3.
+    pub txid: Option<Txid>,
+    /// Its time.
+    pub time: Timestamp,
+    /// How long it took, which is about what a restore takes.
+    pub took: Duration,
 }
 
 /// What is known about one database.

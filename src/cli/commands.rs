@@ -17,12 +17,60 @@ use super::values;
 
 /// Every command, in the order of the help text.
 pub(crate) fn all() -> Vec<Command> {
-    vec![databases(), doctor(), generations(), info(), ltx(), pin(), prune(), replicate(), restore(), version()]
+    vec![
+        audit(),
+        databases(),
+        doctor(),
+        drill(),
+        generations(),
+        info(),
+        ltx(),
+        pin(),
+        prune(),
+        replicate(),
+        restore(),
+        snapshots(),
+        verify(),
+        version(),
+    ]
 }
 
-/// The command of that name. `wal` is the old name of `ltx`.
+/// The command of that name. `wal` is not in the overview: `ltx` has taken its place.
 pub(crate) fn find(name: &str) -> Option<Command> {
-    all().into_iter().find(|command| command.get_name() == name || command.get_all_aliases().any(|a| a == name))
+    all().into_iter().chain([wal()]).find(|command| command.get_name() == name)
+}
+
+fn audit() -> Command {
+    command("audit", "read everything on the replicas and report what is wrong")
+        .long_about(
+            "The audit command reads every object of the replicas, of any Litestream, to its last\n\
+             byte, and reports what is damaged, missing or out of place, what can be restored, and\n\
+             what it costs. It changes nothing. The exit code is 1 if there are problems.",
+        )
+        .args(config_flags())
+        .args(audit_flags())
+        .override_usage("[arguments] DB_PATH\n[arguments] REPLICA_URL")
+        .after_help("$ PROGRAM audit /path/to/db\n$ PROGRAM audit -json s3://mybkt/db")
+}
+
+fn verify() -> Command {
+    command("verify", "prove that the newest data on the replicas can be restored")
+        .long_about(
+            "The verify command reads what a restore of the newest data needs, checks every\n\
+             checksum and that the pages add up to the database that was captured, and writes\n\
+             nothing. The exit code is 1 if there are problems.",
+        )
+        .args(config_flags())
+        .args(audit_flags())
+        .override_usage("[arguments] DB_PATH\n[arguments] REPLICA_URL")
+        .after_help("$ PROGRAM verify /path/to/db\n$ PROGRAM verify -json s3://mybkt/db")
+}
+
+fn audit_flags() -> [Arg; 2] {
+    [
+        value("replica", "NAME", "Optional, filters by replica.", ValueParser::string()),
+        switch("json", "Output raw JSON instead of human-readable text."),
+    ]
 }
 
 fn databases() -> Command {
@@ -48,6 +96,33 @@ fn doctor() -> Command {
         .arg(switch("json", "Output raw JSON instead of human-readable text."))
         .override_usage("[arguments]\n[arguments] DB_PATH\n[arguments] REPLICA_URL")
         .after_help("$ PROGRAM doctor\n$ PROGRAM doctor /path/to/db\n$ PROGRAM doctor -deep s3://mybkt/db")
+}
+
+fn drill() -> Command {
+    command("drill", "rehearse a restore of the newest data")
+        .long_about(
+            "The drill command rehearses a restore from each replica and prints what was proven and\n\
+             how long it took. What it writes is removed. The exit code is 1 if one fails.",
+        )
+        .args(config_flags())
+        .arg(value("replica", "NAME", "Optional, filters by replica.", ValueParser::string()))
+        .arg(value(
+            "mode",
+            "MODE",
+            "stream: read and add up everything a restore needs.\n\
+             full: restore into a file, and ask SQLite and the SQL of the config.\n\
+             Defaults to what the config says, else to stream.",
+            ValueParser::string(),
+        ))
+        .arg(value(
+            "scratch",
+            "PATH",
+            "Directory for the restored database.\nDefaults to the system's for temporary files.",
+            path(),
+        ))
+        .arg(switch("json", "Output raw JSON instead of human-readable text."))
+        .override_usage("[arguments] DB_PATH\n[arguments] REPLICA_URL")
+        .after_help("$ PROGRAM drill /path/to/db\n$ PROGRAM drill -mode full s3://mybkt/db")
 }
 
 fn generations() -> Command {
@@ -83,22 +158,9 @@ fn info() -> Command {
 
 fn ltx() -> Command {
     command("ltx", "list available LTX files for a database")
-        .alias("wal")
         .long_about("The ltx command lists all LTX files available for a database.")
         .args(config_flags())
-        .arg(value(
-            "replica",
-            "NAME",
-            "Optional, lists a specific replica.\nDefaults to the first one.",
-            ValueParser::string(),
-        ))
-        .arg(value(
-            "level",
-            "LEVEL",
-            "Compaction level to list (0-9 or \"all\").\nDefaults to 0.",
-            parser(values::levels),
-        ))
-        .arg(switch("json", "Output raw JSON instead of human-readable text."))
+        .args(ltx_flags())
         .override_usage("[arguments] DB_PATH\n[arguments] REPLICA_URL")
         .after_help(
             "$ PROGRAM ltx /path/to/db\n$ PROGRAM ltx -level 9 s3://mybkt/db\n$ PROGRAM ltx -level all /path/to/db",
@@ -148,6 +210,50 @@ fn prune() -> Command {
         .after_help(
             "$ PROGRAM prune -dry-run\n$ PROGRAM prune /path/to/db\n$ PROGRAM prune -retention 720h s3://mybkt/db",
         )
+}
+
+fn ltx_flags() -> [Arg; 3] {
+    [
+        value(
+            "replica",
+            "NAME",
+            "Optional, lists a specific replica.\nDefaults to the first one.",
+            ValueParser::string(),
+        ),
+        value("level", "LEVEL", "Compaction level to list (0-9 or \"all\").\nDefaults to 0.", parser(values::levels)),
+        switch("json", "Output raw JSON instead of human-readable text."),
+    ]
+}
+
+fn snapshots() -> Command {
+    command("snapshots", "list snapshots of a database or replica")
+        .long_about(
+            "The snapshots command lists all snapshots available for a database or replica.\n\
+             For those in the format of Litestream 0.3 the index is the number of the log they\n\
+             were taken in; for all others it is the last transaction they hold. Both are decimal.",
+        )
+        .args(config_flags())
+        .arg(value("replica", "NAME", "Optional, filters by replica.", ValueParser::string()))
+        .override_usage("[arguments] DB_PATH\n[arguments] REPLICA_URL")
+        .after_help("$ PROGRAM snapshots /path/to/db\n$ PROGRAM snapshots s3://mybkt/db")
+}
+
+fn wal() -> Command {
+    command("wal", "list the WAL files of a Litestream 0.3 backup")
+        .long_about(
+            "The wal command lists the WAL files of a backup that Litestream 0.3 wrote.\n\
+             For all others it is deprecated and does what the ltx command does.",
+        )
+        .args(config_flags())
+        .arg(value(
+            "generation",
+            "NAME",
+            "Optional, lists only this generation of a\nLitestream 0.3 backup.",
+            ValueParser::string(),
+        ))
+        .args(ltx_flags())
+        .override_usage("[arguments] DB_PATH\n[arguments] REPLICA_URL")
+        .after_help("$ PROGRAM wal /path/to/db\n$ PROGRAM wal -generation 0123456789abcdef s3://mybkt/db")
 }
 
 fn replicate() -> Command {
@@ -270,18 +376,13 @@ fn restore() -> Command {
             "Polling interval for follow mode.\nDefaults to 1s.",
             parser(values::duration),
         ))
-        .arg(value(
-            "generation",
-            "NAME",
-            "Restore from a specific generation of a Litestream 0.3 backup.\nNot available in this version.",
-            text(),
-        ))
+        .arg(value("generation", "NAME", "Restore from a specific generation of a Litestream 0.3 backup.", text()))
         .arg(value(
             "index",
             "NUM",
-            "Restore up to a specific hex-encoded WAL index of a Litestream 0.3 backup.\n\
-             Not available in this version.",
-            text(),
+            "Restore up to a specific hex-encoded WAL index of a Litestream 0.3 backup\n\
+             (inclusive). The snapshots and wal commands print indexes in decimal.",
+            parser(values::index),
         ))
         .arg(switch("v", "Verbose output."))
         .override_usage("[arguments] DB_PATH\n[arguments] -o PATH REPLICA_URL\n[arguments] -all [-o DIR]")
@@ -421,7 +522,8 @@ mod tests {
         for command in all() {
             command.debug_assert();
         }
-        assert_eq!(find("wal").unwrap().get_name(), "ltx");
+        wal().debug_assert();
+        assert_eq!(find("wal").unwrap().get_name(), "wal");
         assert!(find("foo").is_none());
     }
 

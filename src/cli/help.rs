@@ -74,8 +74,22 @@ mod tests {
     fn the_overview_lists_commands_in_order() {
         let text = overview("brooklet");
         let names: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix('\t')?.split("  ").next()).skip(1).collect();
-        let expected =
-            ["databases", "doctor", "generations", "info", "ltx", "pin", "prune", "replicate", "restore", "version"];
+        let expected = [
+            "audit",
+            "databases",
+            "doctor",
+            "drill",
+            "generations",
+            "info",
+            "ltx",
+            "pin",
+            "prune",
+            "replicate",
+            "restore",
+            "snapshots",
+            "verify",
+            "version",
+        ];
         assert_eq!(names, expected);
     }
 }

@@ -6,11 +6,13 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use super::error::CliError;
+use super::older;
 use super::open;
 use super::render::{self, Table, seconds};
 use super::settings::Subject;
 use super::{Context, GenerationsOptions, Levels, LtxOptions, Source};
 use crate::config::{duration, shown_url};
+use crate::legacy::Span;
 use crate::ltx::Level;
 use crate::replica::{Replica, Run, Segment};
 use crate::types::{Generation, Timestamp, crc64_iso};
@@ -19,6 +21,10 @@ use crate::types::{Generation, Timestamp, crc64_iso};
 pub(crate) fn ltx(options: &LtxOptions, context: &Context) -> Result<(), CliError> {
     let subject = context.subject(&options.source, &options.config)?;
     context.start_log_beside_listing(&subject.warnings)?;
+    segments(options, &subject)
+}
+
+pub(super) fn segments(options: &LtxOptions, subject: &Subject) -> Result<(), CliError> {
     let settings = subject.named(options.replica.as_deref()).next();
     let settings = settings.ok_or_else(|| unknown_replica(options.replica.as_deref(), &options.source))?;
     if options.replica.is_none() && subject.replicas.len() > 1 {
@@ -82,6 +88,11 @@ pub(crate) fn generations(options: &GenerationsOptions, context: &Context) -> Re
     let runtime = super::runtime()?;
     let mut table = Table::new(["name", "generation", "lag", "start", "end"]);
     for replica in &replicas {
+        // What Litestream 0.3 wrote is older than what has replaced it.
+        for Span { generation, start, end } in runtime.block_on(older::listing(replica)).generations() {
+            let name = replica.name().to_owned();
+            table.row([name, generation.to_string(), lag(now, end), seconds(start), seconds(end)]);
+        }
         match runtime.block_on(runs(replica)) {
             Ok(runs) => {
                 for (run, name) in runs.iter().zip(names(&runs)) {
@@ -117,7 +128,7 @@ fn names(runs: &[Run]) -> Vec<String> {
     names
 }
 
-fn foreign_name(before: Option<Generation>) -> String {
+pub(super) fn foreign_name(before: Option<Generation>) -> String {
     let mut digest = crc64_iso();
     digest.update(b"not written by brooklet, after ");
     digest.update(&before.map_or(0, Generation::get).to_be_bytes());
@@ -144,7 +155,7 @@ fn lag(now: Timestamp, newest: Timestamp) -> String {
     duration::show((lag / step * step).saturating_mul(1_000_000))
 }
 
-fn unknown_replica(name: Option<&str>, source: &Source) -> CliError {
+pub(super) fn unknown_replica(name: Option<&str>, source: &Source) -> CliError {
     let name = name.unwrap_or_default();
     CliError::usage(match source {
         Source::Database(path) => format!("replica {name:?} not found for database {:?}", path.display().to_string()),

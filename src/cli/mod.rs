@@ -6,8 +6,10 @@
 //! print the command's help on stdout, as scripts have come to expect, and a
 //! command that examines something prints what it found.
 
+mod audit;
 mod commands;
 mod doctor;
+mod drill;
 mod error;
 mod flags;
 mod help;
@@ -15,6 +17,7 @@ mod info;
 mod inspect;
 mod listing;
 mod log;
+mod older;
 mod open;
 mod options;
 mod pin;
@@ -34,13 +37,15 @@ use std::time::SystemTime;
 
 use tokio::runtime::Runtime;
 
+use crate::audit::Scope;
 use commands::Matches;
 use flags::FlagError;
 
 pub use error::CliError;
 pub use options::{
-    ConfigFlags, DatabasesOptions, DoctorOptions, GenerationsOptions, InfoOptions, Job, Levels, LtxOptions, PinAction,
-    PinOptions, PruneOptions, ReplicateOptions, RestoreAllOptions, RestoreJob, RestoreOptions, Source, VersionOptions,
+    AuditOptions, ConfigFlags, DatabasesOptions, DoctorOptions, DrillOptions, GenerationsOptions, InfoOptions, Job,
+    Levels, LtxOptions, PinAction, PinOptions, PruneOptions, ReplicateOptions, RestoreAllOptions, RestoreJob,
+    RestoreOptions, Source, VersionOptions, WalOptions,
 };
 pub use settings::{Context, Subject};
 
@@ -87,7 +92,6 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
             render::print(&help::overview(program))?;
             return Ok(ExitCode::FAILURE);
         }
-        "wal" => render::complain(&format!("Warning: '{program} wal' is deprecated, please use 'ltx' instead")),
         _ => {}
     }
     let Some(command) = commands::find(name) else {
@@ -109,8 +113,11 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
         }
     };
     match command_name.as_str() {
+        "audit" => return audit::run(&options::audit(&matches, program)?, Scope::All, context),
+        "verify" => return audit::run(&options::audit(&matches, program)?, Scope::Chain, context),
         "databases" => inspect::databases(&options::databases(&matches)?, context),
         "doctor" => doctor::run(&options::doctor(&matches)?, context),
+        "drill" => return drill::run(&options::drill(&matches, program)?, context),
         "generations" => listing::generations(&options::generations(&matches, program)?, context),
         "info" => info::run(&options::info(&matches, program)?, context),
         "ltx" => listing::ltx(&options::ltx(&matches, program)?, context),
@@ -118,6 +125,8 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
         "prune" => prune::run(&options::prune(&matches, program)?, context),
         "replicate" => replicate::run(&options::replicate(&matches)?, context),
         "restore" => restore::run(&options::restore(&matches, program, SystemTime::now().into())?, context),
+        "snapshots" => older::snapshots(&options::snapshots(&matches, program)?, context),
+        "wal" => older::wal(&options::wal(&matches, program)?, context),
         "version" => version::run(VersionOptions { verbose: matches.on("verbose") }),
         other => unreachable!("{other} is declared but not dispatched"),
     }
@@ -125,8 +134,7 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
 }
 
 /// Commands of Litestream that people may try here.
-const OTHER_COMMANDS: [&str; 9] =
-    ["snapshots", "status", "reset", "start", "stop", "list", "register", "unregister", "sync"];
+const OTHER_COMMANDS: [&str; 8] = ["status", "reset", "start", "stop", "list", "register", "unregister", "sync"];
 
 /// What runs requests of commands that are not the daemon.
 fn runtime() -> Result<Runtime, CliError> {

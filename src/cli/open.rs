@@ -62,7 +62,8 @@ pub(super) fn replica(settings: &ReplicaSettings) -> Result<Replica, CliError> {
         let roots = [root.clone()].into_iter().chain(others).collect();
         storage = Arc::new(Spellings::new(storage, layout, roots));
     }
-    Ok(Replica::new(settings.name.clone(), storage, root, layout))
+    let replica = Replica::new(settings.name.clone(), storage, root, layout);
+    Ok(replica.with_identities(settings.age.identities.clone()))
 }
 
 /// What an S3 storage is told, with the key from a file.

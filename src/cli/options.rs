@@ -9,8 +9,8 @@ use super::error::CliError;
 use super::values;
 use crate::config::shown_url;
 use crate::replica::PinName;
-use crate::restore::{IntegrityCheck, Target};
-use crate::types::{Timestamp, Txid};
+use crate::restore::{IntegrityCheck, Older, Target};
+use crate::types::{Generation, Timestamp, Txid};
 
 /// Which config file to read, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +28,19 @@ pub enum Source {
     Database(PathBuf),
     /// A replica URL; no config is read.
     Url(String),
+}
+
+/// `audit` and `verify`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditOptions {
+    /// The config file.
+    pub config: ConfigFlags,
+    /// Where to look.
+    pub source: Source,
+    /// Only the replica with this name.
+    pub replica: Option<String>,
+    /// Print JSON.
+    pub json: bool,
 }
 
 /// `databases`.
@@ -50,6 +63,23 @@ pub struct DoctorOptions {
     pub replica: Option<String>,
     /// Send a larger object too.
     pub deep: bool,
+    /// Print JSON.
+    pub json: bool,
+}
+
+/// `drill`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrillOptions {
+    /// The config file.
+    pub config: ConfigFlags,
+    /// Where to look.
+    pub source: Source,
+    /// Only the replica with this name.
+    pub replica: Option<String>,
+    /// Restore into a file; `None`: as the config says.
+    pub full: Option<bool>,
+    /// Where that file goes for a while.
+    pub scratch: Option<PathBuf>,
     /// Print JSON.
     pub json: bool,
 }
@@ -155,6 +185,17 @@ pub struct LtxOptions {
     pub json: bool,
 }
 
+/// `wal`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WalOptions {
+    /// Only this generation, which then is one of Litestream 0.3.
+    pub generation: Option<Generation>,
+    /// Levels or JSON were asked for, which Litestream 0.3 does not have.
+    pub as_ltx: bool,
+    /// What `ltx` would do.
+    pub ltx: LtxOptions,
+}
+
 /// What to replicate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Job {
@@ -197,6 +238,8 @@ pub struct RestoreOptions {
     pub output: Option<PathBuf>,
     /// How far.
     pub target: Target,
+    /// Only from a backup of Litestream 0.3, and how far in it.
+    pub older: Older,
     /// Only from the replica with this name.
     pub replica: Option<String>,
     /// An existing output is success.
@@ -378,6 +421,34 @@ pub(crate) fn prune(matches: &Matches, program: &str) -> Result<PruneOptions, Cl
     })
 }
 
+pub(crate) fn audit(matches: &Matches, program: &str) -> Result<AuditOptions, CliError> {
+    let source = source(matches, &format!("{program} audit /path/to/db"))?;
+    let replica = matches.text("replica");
+    Ok(AuditOptions { config: config_flags(matches), source, replica, json: matches.on("json") })
+}
+
+pub(crate) fn drill(matches: &Matches, program: &str) -> Result<DrillOptions, CliError> {
+    let source = source(matches, &format!("{program} drill /path/to/db"))?;
+    let full = match matches.text("mode").as_deref() {
+        None => None,
+        Some("stream") => Some(false),
+        Some("full") => Some(true),
+        Some(other) => return Err(CliError::usage(format!("invalid -mode value: {other}: must be stream or full"))),
+    };
+    let (replica, scratch) = (matches.text("replica"), matches.path("scratch"));
+    Ok(DrillOptions { config: config_flags(matches), source, replica, full, scratch, json: matches.on("json") })
+}
+
+pub(crate) fn snapshots(matches: &Matches, program: &str) -> Result<GenerationsOptions, CliError> {
+    let source = source(matches, &format!("{program} snapshots /path/to/db"))?;
+    Ok(GenerationsOptions { config: config_flags(matches), source, replica: matches.text("replica") })
+}
+
+pub(crate) fn wal(matches: &Matches, program: &str) -> Result<WalOptions, CliError> {
+    let as_ltx = matches.get::<Levels>("level").is_some() || matches.on("json");
+    Ok(WalOptions { generation: generation(matches)?, as_ltx, ltx: ltx(matches, program)? })
+}
+
 pub(crate) fn replicate(matches: &Matches) -> Result<ReplicateOptions, CliError> {
     let words = matches.words();
     if let Some(flag) = words.iter().skip(1).find(|word| word.starts_with('-')) {
@@ -441,10 +512,10 @@ pub(crate) fn restore(matches: &Matches, program: &str, now: Timestamp) -> Resul
 
 fn restore_of(matches: &Matches, program: &str, source: Source, now: Timestamp) -> Result<RestoreOptions, CliError> {
     let follow = follow(matches)?;
-    for flag in ["generation", "index"] {
-        if matches.text(flag).is_some() {
-            return Err(CliError::not_available(format!("restoring a Litestream 0.3 backup (-{flag})")));
-        }
+    let older = Older { generation: generation(matches)?, index: index(matches) };
+    if older != Older::default() && matches.get::<TxidLimit>("txid").is_some_and(|limit| limit.0.is_some()) {
+        let message = "cannot specify -txid with -generation or -index: Litestream 0.3 backups have no transaction IDs";
+        return Err(CliError::usage(message));
     }
     let integrity_check = match matches.text("integrity-check").as_deref() {
         None | Some("none") => IntegrityCheck::None,
@@ -465,6 +536,7 @@ fn restore_of(matches: &Matches, program: &str, source: Source, now: Timestamp) 
         source,
         output,
         target: target(matches, "timestamp", now)?,
+        older,
         replica: matches.text("replica"),
         if_db_not_exists: matches.on("if-db-not-exists"),
         if_replica_exists: matches.on("if-replica-exists"),
@@ -497,7 +569,8 @@ fn follow(matches: &Matches) -> Result<Option<Duration>, CliError> {
             None => Ok(None),
         };
     }
-    let refused = ["timestamp"].into_iter().filter(|flag| matches.text(flag).is_some());
+    let refused = ["timestamp", "generation"].into_iter().filter(|flag| matches.text(flag).is_some());
+    let refused = refused.chain(index(matches).map(|_| "index"));
     let refused = refused.chain(["dry-run", "delta"].into_iter().filter(|flag| matches.on(flag)));
     let txid = matches.get::<TxidLimit>("txid").is_some_and(|limit| limit.0.is_some());
     if let Some(flag) = refused.chain(txid.then_some("txid")).next() {
@@ -511,6 +584,15 @@ fn follow(matches: &Matches) -> Result<Option<Duration>, CliError> {
 
 /// As in Litestream.
 const DEFAULT_FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
+/// The highest index is what Litestream 0.3 calls the latest.
+fn index(matches: &Matches) -> Option<u32> {
+    matches.get("index").filter(|index| *index < 0x7fff_ffff)
+}
+
+fn generation(matches: &Matches) -> Result<Option<Generation>, CliError> {
+    let Some(text) = matches.text("generation") else { return Ok(None) };
+    text.parse().map(Some).map_err(|reason| CliError::usage(format!("invalid -generation: {reason}")))
+}
 
 /// As in Litestream 0.3, where it counted downloads of WAL files.
 const DEFAULT_PARALLELISM: usize = 8;
@@ -626,10 +708,13 @@ mod tests {
             ("restore -o - -json db", "cannot specify -json with -o -: the output is no file"),
             ("restore -follow-interval 1s db", "cannot specify -follow-interval without -f"),
             (
-                "restore -generation 0011223344556677 db",
-                "restoring a Litestream 0.3 backup (-generation) is not available in this version",
+                "restore -generation 00112233 db",
+                "invalid -generation: \"00112233\" is not a generation: 16 lower-case hex digits, not all zero",
             ),
-            ("restore -index 1 db", "restoring a Litestream 0.3 backup (-index) is not available in this version"),
+            (
+                "restore -index 1 -txid 2 db",
+                "cannot specify -txid with -generation or -index: Litestream 0.3 backups have no transaction IDs",
+            ),
             ("replicate db", "must specify at least one replica URL for db"),
             ("replicate -config c db file:///a", "cannot specify a replica URL and the -config flag"),
             (
@@ -679,11 +764,21 @@ mod tests {
     }
 
     #[test]
+    fn flags_for_old_backups_arrive() {
+        let generation = "00112233aabbccdd".parse().ok();
+        for (line, index) in [("-index 1f", Some(0x1f)), ("-index 7fffffff", None), ("-index 0000001f", Some(0x1f))] {
+            let options = one(&matches(&format!("restore -generation 00112233aabbccdd {line} db")));
+            assert_eq!(options.older, Older { generation, index }, "{line}");
+        }
+    }
+
+    #[test]
     fn every_restore_flag_arrives() {
         let line = "restore -config c -no-expand-env -o out -if-db-not-exists -if-replica-exists -parallelism 3 \
                     -txid 2a -replica r -dry-run -force -delta -json -integrity-check quick -v db";
         let options = one(&matches(line));
         let expected = RestoreOptions {
+            older: Older::default(),
             config: ConfigFlags { path: Some("c".into()), expand_env: false },
             source: Source::Database("db".into()),
             output: Some("out".into()),

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::drill;
 use super::error::CliError;
 use super::open;
 use super::options::{Job as What, ReplicateOptions};
@@ -90,7 +91,9 @@ async fn replicate(options: &ReplicateOptions, config: &Config, databases: &[Dat
     }
     let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
     let settings = Settings { workers, stopping_retry: config.global.shutdown_sync_interval, ..Settings::default() };
+    let rehearsals = drill::rehearsals(databases, &jobs);
     let daemon = Daemon::start(jobs, settings);
+    let rehearsals = (!options.once).then(|| daemon.rehearse(rehearsals));
     let once = match options.once {
         true => tokio::select! {
             outcome = synced_once(&daemon) => outcome,
@@ -102,6 +105,7 @@ async fn replicate(options: &ReplicateOptions, config: &Config, databases: &[Dat
             Ok(())
         }
     };
+    drop(rehearsals);
     let stopped = tokio::select! {
         stopped = daemon.stop(config.global.shutdown_sync_timeout) => stopped,
         _ = signals.next() => {

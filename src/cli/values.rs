@@ -33,6 +33,13 @@ pub(crate) fn pin(text: &str) -> Result<PinName, String> {
     text.parse()
 }
 
+/// The number of a log, in hex as in its file name.
+pub(crate) fn index(text: &str) -> Result<u32, String> {
+    let digits = (1..=8).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let number = if digits { u32::from_str_radix(text, 16).ok() } else { None };
+    number.filter(|n| *n <= 0x7fff_ffff).ok_or_else(|| "must be one to eight hex digits, at most 7fffffff".to_owned())
+}
+
 /// How many requests at once.
 pub(crate) fn parallelism(text: &str) -> Result<usize, String> {
     let number = parse_int(text)?;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::check::Warning;
+use super::drill::{Drill, drill};
 use super::env::Environment;
 use super::error::Error;
 use super::global::{above_zero, at_least_zero, positive, snapshots};
@@ -34,6 +35,8 @@ pub struct Database {
     pub spool_max_bytes: Option<u64>,
     /// A missing database is restored before replication starts.
     pub restore_if_db_not_exists: bool,
+    /// How restoring it is rehearsed, if it is.
+    pub drill: Option<Drill>,
     /// Its replicas, one or more, with distinct names.
     pub replicas: Vec<ReplicaSettings>,
 }
@@ -61,6 +64,7 @@ impl Database {
             max_sync_wal_bytes: Some(64 * 1024 * 1024),
             spool_max_bytes: None,
             restore_if_db_not_exists: false,
+            drill: None,
             replicas: Vec::new(),
         }
     }
@@ -166,6 +170,7 @@ pub(crate) fn build(entry: &Entry<'_>, warnings: &mut Vec<Warning>) -> Result<Da
             bytes => bytes,
         },
         restore_if_db_not_exists: section.bool("restore-if-db-not-exists").unwrap_or(false),
+        drill: drill(section.section("drill"), entry.global.section("drill"), &name)?,
         replicas: replica::build_all(entry, warnings)?,
         ..defaults
     })

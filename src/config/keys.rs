@@ -6,7 +6,9 @@
 
 use Effect::{Always, Gone, Later, Now, Refused};
 use Kind::{Bool, Duration, Int, Map, MapOrMaps, Maps, Mode, Pairs, Size, Text, Texts};
-use Place::{Age, Database, Keep, Level, Logging, Replica, Retention, Shared, Snapshot, Socket, Top, Validation};
+use Place::{
+    Age, Database, Drill, Keep, Level, Logging, Replica, Retention, Shared, Snapshot, Socket, Top, Validation,
+};
 
 /// Which map a key belongs in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +26,7 @@ pub(crate) enum Place {
     Shared,
     Keep,
     Age,
+    Drill,
 }
 
 /// What stands behind a key.
@@ -192,6 +195,13 @@ pub(crate) const KEYS: &[Key] = &[
     key(Shared, "max-reconnects", Int, Later),
     key(Shared, "reconnect-wait", Duration, Later),
     key(Shared, "timeout", Duration, Later),
+    key(Top, "drill", Map(Drill), Now),
+    key(Database, "drill", Map(Drill), Now),
+    key(Drill, "interval", Duration, Now),
+    key(Drill, "mode", Text, Now),
+    key(Drill, "budget", Size, Now),
+    key(Drill, "check", Texts, Now),
+    key(Drill, "on-failure", Text, Now),
     key(Shared, "age", Map(Age), Now),
     key(Keep, "last", Int, Now),
     key(Keep, "hourly", Int, Now),
@@ -260,10 +270,10 @@ mod tests {
     #[test]
     fn knows_the_keys_of_both_generations_of_litestream() {
         let count = |place| keys_in(place).count();
-        // The original's own keys, plus "strict-start" and "audit-interval".
-        assert_eq!(KEYS.iter().filter(|key| key.place == Top).count(), 19);
-        // Those of both generations, plus "spool-max-size" and "audit-interval".
-        assert_eq!(count(Database), 20);
+        // The original's own keys, plus "strict-start", "audit-interval" and "drill".
+        assert_eq!(KEYS.iter().filter(|key| key.place == Top).count(), 20);
+        // Those of both generations, plus "spool-max-size", "audit-interval" and "drill".
+        assert_eq!(count(Database), 21);
         // The original's 46, plus "ltx-encoding", "keep", "max-upload-rate", "create-only", "session-token",
         // "checksums", "conditional-writes", "tags" and "headers".
         assert_eq!(KEYS.iter().filter(|key| key.place == Shared).count(), 55);

@@ -11,6 +11,7 @@
 
 mod check;
 mod database;
+mod drill;
 pub mod duration;
 mod env;
 mod error;
@@ -32,11 +33,12 @@ use std::path::{Path, PathBuf};
 
 pub use check::{Warning, WarningKind};
 pub use database::{Database, Truncate};
+pub use drill::Drill;
 pub use env::Environment;
 pub use error::Error;
 pub use global::{Global, LogFormat, LogLevel, Logging};
 pub use paths::{absolute, config_path};
-pub use replica::{Backend, BackendKind, LtxEncoding, ReplicaSettings, Snapshots};
+pub use replica::{Age, Backend, BackendKind, LtxEncoding, ReplicaSettings, Snapshots};
 pub use s3::S3Settings;
 pub use upkeep::{Keep, Upkeep};
 pub use url::{ReplicaUrl, shown as shown_url};
@@ -139,7 +141,7 @@ impl Config {
         }
         let databases = self.databases()?;
         for replica in databases.iter().flat_map(|database| &database.replicas) {
-            replica.built()?;
+            replica.writable()?;
         }
         Ok(databases)
     }

@@ -17,6 +17,7 @@ use super::s3::{self, S3Settings};
 use super::section::Section;
 use super::upkeep::{Upkeep, upkeep};
 use super::url::{ReplicaUrl, shown};
+use crate::types::Secret;
 
 /// The settings of one replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,17 @@ pub struct ReplicaSettings {
     pub snapshots: Snapshots,
     /// How they are merged, and what else is kept.
     pub upkeep: Upkeep,
+    /// Which age keys there are.
+    pub age: Age,
+}
+
+/// The age keys of a replica.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Age {
+    /// They open what Litestream 0.3 encrypted.
+    pub identities: Vec<Secret>,
+    /// What is written is to be encrypted.
+    pub encrypts: bool,
 }
 
 /// What keeps a replica's bytes, and where.
@@ -193,7 +205,20 @@ impl ReplicaSettings {
             create_only: false,
             snapshots: Snapshots::default(),
             upkeep: Upkeep::default(),
+            age: Age::default(),
         })
+    }
+
+    /// Whether this build can write to the replica as its owner expects. Reading
+    /// what Litestream 0.3 encrypted is possible in any case.
+    pub fn writable(&self) -> Result<(), Error> {
+        self.built()?;
+        match self.age.encrypts {
+            false => Ok(()),
+            true => Err(Error::invalid(
+                "age encryption is not currently supported: remove the \"age\" section, or stay on Litestream v0.3.x",
+            )),
+        }
     }
 
     /// Whether this build can work with the replica.
@@ -256,11 +281,6 @@ pub(crate) fn with_names(replicas: Vec<(Option<String>, ReplicaSettings)>) -> Re
 
 fn build(section: Section<'_>, entry: &Entry<'_>, warnings: &mut Vec<Warning>) -> Result<ReplicaSettings, Error> {
     let global = entry.global;
-    if section.section("age").asks_for_encryption() || global.section("age").asks_for_encryption() {
-        let text =
-            "age encryption is not currently supported: remove the \"age\" section, or stay on Litestream v0.3.x";
-        return Err(Error::invalid(text));
-    }
     let path = section.text("path");
     if let Some(path) = path.filter(|path| path.contains("://")) {
         let text = format!("replica path cannot be a url, please use the 'url' field instead: {}", shown(path));
@@ -300,7 +320,15 @@ fn build(section: Section<'_>, entry: &Entry<'_>, warnings: &mut Vec<Warning>) -
         create_only: section.bool("create-only").or_else(|| global.bool("create-only")).unwrap_or(false),
         snapshots: snapshots(section, entry),
         upkeep: upkeep(section, entry)?,
+        age: age(section, global),
     })
+}
+
+/// The replica's own section, else the global one.
+fn age(section: Section<'_>, global: Section<'_>) -> Age {
+    let own = section.section("age");
+    let age = if own.asks_for_encryption() { own } else { global.section("age") };
+    Age { identities: age.secrets("identities"), encrypts: age.asks_for_encryption() }
 }
 
 fn file_directories(url: &ReplicaUrl) -> Result<Vec<PathBuf>, Error> {

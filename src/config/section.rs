@@ -3,6 +3,7 @@
 use super::check;
 use super::size;
 use super::yaml::{Node, Value};
+use crate::types::Secret;
 
 /// One map of the config, or the empty one.
 #[derive(Clone, Copy)]
@@ -86,6 +87,30 @@ impl<'a> Section<'a> {
     pub(crate) fn asks_for_encryption(self) -> bool {
         let filled = |key| matches!(self.get(key).map(|node| &node.value), Some(Value::List(keys)) if !keys.is_empty());
         filled("identities") || filled("recipients")
+    }
+
+    /// A list of texts that must not be shown.
+    pub(crate) fn secrets(self, key: &str) -> Vec<Secret> {
+        self.texts(key).into_iter().map(Secret::new).collect()
+    }
+
+    /// Whether the key is there.
+    pub(crate) fn has(self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// A list of texts; empty if it is absent.
+    pub(crate) fn texts(self, key: &str) -> Vec<String> {
+        match self.get(key).map(|node| &node.value) {
+            Some(Value::List(items)) => items
+                .iter()
+                .filter_map(|item| match &item.value {
+                    Value::Scalar { text, .. } => Some(text.clone()),
+                    _ => None,
+                })
+                .collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// Whether this is a map of the file at all (not `null`, not made up).

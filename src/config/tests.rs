@@ -1,6 +1,7 @@
 //! Whole configs: what they mean and how they are refused.
 
 use super::*;
+use crate::types::Secret;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
@@ -61,7 +62,9 @@ fn defaults_are_those_of_litestream() {
         max_sync_wal_bytes: Some(67_108_864),
         spool_max_bytes: None,
         restore_if_db_not_exists: false,
+        drill: None,
         replicas: vec![ReplicaSettings {
+            age: Age::default(),
             name: "file".into(),
             backend: Backend::File { directories: vec!["/backup/app".into()] },
             sync_interval: secs(1),
@@ -312,10 +315,6 @@ fn mistakes_are_refused_with_the_words_people_know() {
             "dbs: [{path: x, replica: {type: nats, bucket: b, client-cert: c}}]",
             "client-cert and client-key must both be specified for mutual TLS authentication",
         ),
-        (
-            "dbs: [{path: x, replica: {path: b, age: {identities: [a]}}}]",
-            "age encryption is not currently supported: remove the \"age\" section, or stay on Litestream v0.3.x",
-        ),
         ("dbs: [{path: x, replicas: [{name: a, path: b}, {name: a, path: c}]}]", "duplicate replica name: \"a\""),
         (
             "dbs: [{path: x, replica: {path: b}}, {path: /work/./x, replica: {path: c}}]",
@@ -395,6 +394,27 @@ fn mistakes_are_refused_with_the_words_people_know() {
     assert!(refused("a: [1\n").starts_with("yaml: "));
     let nine = format!("levels: [{}]", ["{interval: 1s}"; 9].join(", "));
     assert_eq!(refused(&nine), "levels: at most 8 compaction levels are possible (got 9)");
+}
+
+#[test]
+fn age_keys_are_for_reading_only() {
+    for (keys, identities) in [("identities: [a, b]", vec!["a", "b"]), ("recipients: [c]", vec![])] {
+        let text = format!("dbs: [{{path: x, replica: {{path: b, age: {{{keys}}}}}}}]");
+        let config = Config::parse(&text, &environment()).unwrap();
+        let replica = &config.databases().unwrap()[0].replicas[0];
+        let found: Vec<&str> = replica.age.identities.iter().map(Secret::reveal).collect();
+        assert_eq!(found, identities);
+        assert_eq!(
+            config.runnable().unwrap_err().to_string(),
+            "age encryption is not currently supported: remove the \"age\" section, or stay on Litestream v0.3.x"
+        );
+        assert!(!format!("{config:?}").contains("\"a\""), "keys are secrets");
+    }
+    let both =
+        "age: {identities: [g]}\ndbs: [{path: x, replicas: [{path: b}, {name: c, path: c, age: {identities: [i]}}]}]";
+    let config = Config::parse(both, &environment()).unwrap();
+    let identities = config.databases().unwrap()[0].replicas.iter().map(|r| r.age.identities[0].reveal().to_owned());
+    assert_eq!(identities.collect::<Vec<_>>(), ["g", "i"]);
 }
 
 #[test]
@@ -549,6 +569,7 @@ fn the_example_shows_every_key_and_no_other() {
 fn the_reference_tells_every_key_and_what_comes_of_it() {
     let titles = [
         ("Top level", Place::Top),
+        ("drill", Place::Drill),
         ("logging", Place::Logging),
         ("snapshot", Place::Snapshot),
         ("retention", Place::Retention),
@@ -584,4 +605,37 @@ fn the_reference_tells_every_key_and_what_comes_of_it() {
         assert!(told.contains(row), "docs/config.md lacks {row:?}");
     }
     assert_eq!(told.len(), known.len(), "docs/config.md has rows for keys that do not exist");
+}
+
+#[test]
+fn drills_are_asked_for_and_inherit() {
+    let text = "drill: {interval: 6h, mode: full, budget: 1GB, check: [SELECT 1]}\n\
+                dbs: [{path: a, replica: {path: b}}, {path: c, drill: {interval: 1h, check: [], on-failure: base}, \
+                replica: {path: d}}, {path: e, drill: {interval: 0s}, replica: {path: f}}]";
+    let config = Config::parse(text, &environment()).unwrap();
+    let drills: Vec<Option<Drill>> = config.databases().unwrap().iter().map(|db| db.drill.clone()).collect();
+    let global = Drill {
+        interval: Duration::from_secs(6 * 3600),
+        full: true,
+        budget: Some(1_000_000_000),
+        checks: vec!["SELECT 1".to_owned()],
+        base_on_failure: false,
+    };
+    let own =
+        Drill { interval: Duration::from_secs(3600), checks: Vec::new(), base_on_failure: true, ..global.clone() };
+    assert_eq!(drills, [Some(global), Some(own), None]);
+    let config = Config::parse("dbs: [{path: a, replica: {path: b}}]", &environment()).unwrap();
+    assert_eq!(config.databases().unwrap()[0].drill, None);
+    for (drill, reason) in [
+        ("{mode: half}", "must be stream or full"),
+        ("{on-failure: panic}", "must be report or base"),
+        ("{check: [SELECT 1]}", "set mode to full"),
+        ("{interval: -1s}", "must not be negative"),
+        ("{budget: 0}", "must be greater than 0"),
+    ] {
+        let config =
+            Config::parse(&format!("dbs: [{{path: a, drill: {drill}, replica: {{path: b}}}}]"), &environment());
+        let error = config.unwrap().databases().unwrap_err().to_string();
+        assert!(error.contains(reason), "{drill}: {error}");
+    }
 }

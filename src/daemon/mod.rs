@@ -8,6 +8,7 @@
 //! what is only local.
 
 mod clock;
+mod drill;
 mod queue;
 mod shipping;
 mod upkeep;
@@ -21,6 +22,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch as signal;
+
+pub use self::drill::{Rehearsal, Rehearsals};
 
 use self::clock::Clock;
 use self::queue::Queue;

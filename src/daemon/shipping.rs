@@ -115,6 +115,22 @@ impl Shipping {
         }
     }
 
+    /// Puts a fresh copy of the whole database on the replica, whatever is there.
+    pub(super) async fn rebase(shared: &Arc<Shared>, database: usize, replica: usize) -> Result<(), String> {
+        let entry = &shared.databases[database];
+        let source = entry.source().ok_or("the database is not followed yet")?;
+        let mut uploader = entry.shipping[replica].uploader.lock().await;
+        // What was known of the replica has turned out to be wrong: look again.
+        uploader.forget();
+        uploader.advance(&source.spool, source.generation).await.map_err(|error| with_causes(&error))?;
+        let base = base(shared, database).await?;
+        let put = uploader.put_base(base).await.map_err(|error| with_causes(&error));
+        drop(uploader);
+        // What is confirmed now, and what was captured meanwhile, is for the usual way.
+        Self::wake(shared, database, replica);
+        put
+    }
+
     async fn run(&self, shared: &Arc<Shared>, database: usize, replica: usize) {
         loop {
             let ended = match AssertUnwindSafe(self.round(shared, database, replica)).catch_unwind().await {

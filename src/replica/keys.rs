@@ -34,6 +34,11 @@ impl Layout {
     }
 }
 
+/// A folder of another kind below `root`, joined as a path in both layouts.
+pub(super) fn beside_levels(root: &Key, name: &str) -> Key {
+    Key::new(join(root.as_str(), name)).expect("a legal root with a plain name behind it is legal")
+}
+
 fn join(root: &str, name: &str) -> String {
     let mut path = String::from(if root.starts_with('/') { "/" } else { "" });
     for segment in root.split('/').filter(|segment| !matches!(*segment, "" | ".")) {

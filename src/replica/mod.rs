@@ -26,7 +26,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::ltx::{self, Header, Level, Trailer};
 use crate::storage::{self, Body, ErrorKind, Key, LIST_PAGE, Put, PutOptions, Storage};
-use crate::types::{Timestamp, Txid, TxidRange};
+use crate::types::{Secret, Timestamp, Txid, TxidRange};
 
 pub use generations::Run;
 pub use keys::Layout;
@@ -118,13 +118,20 @@ pub struct Replica {
     storage: Arc<dyn Storage>,
     root: Key,
     layout: Layout,
+    identities: Vec<Secret>,
 }
 
 impl Replica {
     /// The replica that configuration calls `name`, below `root`, which is used
     /// as the layout says (see [`Layout`]).
     pub fn new(name: String, storage: Arc<dyn Storage>, root: Key, layout: Layout) -> Self {
-        Self { name, storage, root, layout }
+        Self { name, storage, root, layout, identities: Vec::new() }
+    }
+
+    /// The same with the age keys that open what Litestream 0.3 encrypted there.
+    #[must_use]
+    pub fn with_identities(self, identities: Vec<Secret>) -> Self {
+        Self { identities, ..self }
     }
 
     /// What configuration calls it.
@@ -135,6 +142,22 @@ impl Replica {
     /// What kind of storage it is in: `file`, `s3`.
     pub fn kind(&self) -> &'static str {
         self.storage.kind()
+    }
+
+    /// The storage it is in.
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
+    /// The keys for what Litestream 0.3 encrypted.
+    pub fn identities(&self) -> &[Secret] {
+        &self.identities
+    }
+
+    /// A folder below the root that is not one of the levels, joined as a path in
+    /// every layout.
+    pub fn beside_levels(&self, name: &str) -> Key {
+        keys::beside_levels(&self.root, name)
     }
 
     /// Where the segments of a level are.

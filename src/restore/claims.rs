@@ -14,7 +14,7 @@ use crate::types::{PageSize, Pgno, lock_page};
 /// The pages of the database at the end of the chain. The default is a database
 /// without pages.
 #[derive(Clone, Default)]
-pub(super) struct Claims {
+pub struct Claims {
     /// One bit a page, page 1 first; set once somebody provides it.
     bits: Vec<u64>,
     /// Pages nobody provides yet.
@@ -27,7 +27,7 @@ pub(super) struct Claims {
 
 impl Claims {
     /// Nothing claimed yet of a database of `commit` pages.
-    pub(super) fn new(commit: u32, page_size: PageSize) -> Self {
+    pub fn new(commit: u32, page_size: PageSize) -> Self {
         let mut claims =
             Self { bits: vec![0; commit.div_ceil(64) as usize], open: u64::from(commit), ceiling: commit, commit };
         // SQLite never writes the lock page: it is complete from the start.
@@ -36,7 +36,7 @@ impl Claims {
     }
 
     /// True if the current segment is to provide this page.
-    pub(super) fn claim(&mut self, pgno: Pgno) -> bool {
+    pub fn claim(&mut self, pgno: Pgno) -> bool {
         if pgno.get() > self.ceiling {
             return false;
         }
@@ -48,12 +48,12 @@ impl Claims {
     }
 
     /// The walk goes on to the segment before one that left `commit` pages.
-    pub(super) fn pass(&mut self, commit: u32) {
+    pub fn pass(&mut self, commit: u32) {
         self.ceiling = self.ceiling.min(commit);
     }
 
     /// Every page has somebody who provides it.
-    pub(super) fn is_complete(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         self.open == 0
     }
 
@@ -74,7 +74,7 @@ impl Claims {
     }
 
     /// The first page that nobody provides.
-    pub(super) fn first_open(&self) -> Option<Pgno> {
+    pub fn first_open(&self) -> Option<Pgno> {
         if self.is_complete() {
             return None;
         }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::durable;
+use crate::legacy;
 use crate::ltx;
 use crate::replica;
 use crate::replica::Segment;
@@ -116,6 +117,9 @@ pub enum RestoreError {
     /// The database cannot be followed.
     #[error(transparent)]
     Follow(#[from] FollowError),
+    /// A backup in the format of Litestream 0.3 could not be restored.
+    #[error(transparent)]
+    Older(#[from] legacy::Error),
     /// TXIDs are counted by each replica for itself.
     #[error(
         "a transaction number means something else on each replica: name the one to restore from ({})",
@@ -177,8 +181,21 @@ impl RestoreError {
         matches!(self, Self::Read(error) if error.is_missing())
     }
 
+    /// What is stored is to blame, not the way there nor this machine.
+    pub fn is_of_data(&self) -> bool {
+        self.is_of_replica()
+            && !matches!(self, Self::List { .. } | Self::Read(_) | Self::Older(legacy::Error::Storage(_)))
+    }
+
     /// The replica is to blame, so that another one may do better.
     pub(super) fn is_of_replica(&self) -> bool {
-        !matches!(self, Self::Output(_) | Self::Write { .. } | Self::Follow(_) | Self::WhichReplica { .. })
+        !matches!(
+            self,
+            Self::Output(_)
+                | Self::Write { .. }
+                | Self::Follow(_)
+                | Self::WhichReplica { .. }
+                | Self::Older(legacy::Error::Write { .. } | legacy::Error::Identity { .. })
+        )
     }
 }

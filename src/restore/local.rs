@@ -134,7 +134,9 @@ pub(super) async fn find(
     segments.sort_by_key(|segment| (std::cmp::Reverse(segment.txids.max()), segment.level));
     segments.dedup_by_key(|segment| segment.txids.max());
     segments.truncate(HEADERS);
-    let mut headers = stream::iter(&segments).map(|segment| replica.read_header(segment)).buffered(HEADERS_AT_ONCE);
+    let mut headers = stream::iter(segments.clone())
+        .map(|segment| async move { replica.read_header(&segment).await })
+        .buffered(HEADERS_AT_ONCE);
     while let Some(header) = headers.next().await {
         let header = match header {
             // Merged away meanwhile: other segments tell of other points.

@@ -4,6 +4,8 @@
 //! database as it was at the point asked for, proven as far as the replica
 //! allows, and durable. In every other case the target is as it was.
 //!
+//! A backup in the format of Litestream 0.3 goes the same way, see `older`.
+//!
 //! Segments can be merged and deleted while they are being restored from. A
 //! restore that misses one lists again and plans again, a few times.
 
@@ -15,6 +17,7 @@ mod fetch;
 mod follow;
 mod inplace;
 mod local;
+mod older;
 mod output;
 mod overview;
 mod pages;
@@ -41,17 +44,19 @@ use pages::Ground;
 use work::Work;
 
 pub use apply::Evidence;
+pub use claims::Claims;
 pub use error::{FollowError, RestoreError};
 pub use fetch::Limits;
 pub use follow::{Follower, Progressed};
 pub use inplace::InPlaceError;
+pub use older::{Backup, Older, OlderReport, Outcome, find, restore_any};
 pub use output::{Output, OutputError};
 pub use overview::{Estimate, LevelSize, Overview, overview};
 pub use pages::Progress;
 pub use plan::{Plan, PlanError, Target};
 pub use ranges::{Point, Range, points};
 pub use survey::{Candidate, Neighbours, survey};
-pub use verify::{IntegrityCheck, VerifyError};
+pub use verify::{IntegrityCheck, VerifyError, immutable_uri};
 
 /// How many plans in a row may lose a segment before the restore gives up, when
 /// no page was written meanwhile and merging made nothing shorter. With the usual

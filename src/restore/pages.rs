@@ -45,6 +45,11 @@ impl Progress {
         (self.pages.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
     }
 
+    /// One more part of an old backup is done; their sizes take the place of pages.
+    pub(super) fn advance(&self, done: u64) {
+        self.pages.fetch_add(done, Ordering::Relaxed);
+    }
+
     /// A restore (again) begins to write a database of this many pages, of which
     /// some are there.
     pub(super) fn begin(&self, pages: u64, total: u64) {

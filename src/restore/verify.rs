@@ -77,8 +77,9 @@ fn ask(draft: &Path, pragma: &str) -> rusqlite::Result<Vec<String>> {
     statement.query_map([], |row| row.get(0))?.collect()
 }
 
+/// The name under which SQLite opens a file as one that cannot change.
 /// <https://www.sqlite.org/uri.html>
-fn immutable_uri(path: &Path) -> String {
+pub fn immutable_uri(path: &Path) -> String {
     let mut uri = "file:".to_owned();
     for byte in path.as_os_str().as_bytes() {
         match byte {

@@ -1,11 +1,13 @@
 //! All whole-program tests, in one binary so that linking is paid once.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod audit;
 mod capture;
 mod cli;
 mod create_only;
 mod docs;
 mod doctor;
+mod drill;
 #[cfg(feature = "failpoints")]
 mod durable;
 mod elsewhere;
@@ -32,6 +34,7 @@ mod interop_ltx;
 mod interop_replica;
 mod interop_s3;
 mod interop_urls;
+mod legacy;
 mod no_footprint;
 mod pipeline;
 mod places;

@@ -19,18 +19,21 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("capture", &["types", "wal", "ltx", "durable", "spool", "status"]),
     // A base is read from the live database while it is sent: `capture` makes it, `upload` sends it.
     ("upload", &["types", "ltx", "durable", "storage", "spool", "replica", "capture", "status"]),
-    ("restore", &["types", "ltx", "durable", "storage", "replica", "status"]),
+    ("legacy", &["types", "wal", "durable", "storage", "replica"]),
+    ("restore", &["types", "ltx", "durable", "storage", "replica", "status", "legacy"]),
+    ("audit", &["types", "ltx", "storage", "replica", "restore", "legacy"]),
+    ("drill", &["types", "durable", "replica", "restore", "audit"]),
     ("doctor", &["types", "ltx", "storage", "replica"]),
     // A snapshot is made of the chain that a restore would take, and nothing goes that one could need: one planner.
     ("upkeep", &["types", "ltx", "storage", "replica", "restore"]),
     // Settings of a storage are told in the storage's own words.
     ("config", &["types", "storage"]),
-    ("daemon", &["types", "ltx", "spool", "replica", "capture", "upload", "upkeep", "status"]),
+    ("daemon", &["types", "ltx", "spool", "replica", "capture", "upload", "upkeep", "status", "drill"]),
     (
         "cli",
         &[
             "types", "wal", "ltx", "durable", "status", "storage", "replica", "spool", "capture", "upload", "restore",
-            "doctor", "upkeep", "config", "daemon",
+            "doctor", "upkeep", "config", "daemon", "legacy", "audit", "drill",
         ],
     ),
 ];
@@ -51,6 +54,11 @@ const PURE: &[&str] = &[
     "upkeep/compact.rs",
     "upkeep/retain.rs",
     "upkeep/audit.rs",
+    "drill/plan.rs",
+    "audit/finding.rs",
+    "audit/judge.rs",
+    "legacy/layout.rs",
+    "legacy/plan.rs",
     "cli/flags.rs",
     "storage/s3/providers.rs",
     "config/s3.rs",
@@ -266,4 +274,15 @@ fn closing(code: &str, from: usize) -> usize {
         }
     }
     code.len()
+}
+
+/// F3 again: rehearsals run beside guards, and what they open is their own scratch file.
+#[test]
+fn a_rehearsal_opens_nothing_but_its_scratch_file() {
+    for (file, text) in sources().into_iter().filter(|(file, _)| ["drill", "audit", "legacy"].contains(&room_of(file)))
+    {
+        let calls = openings(&code(&text));
+        let own = ["Connection::open_with_flags(immutable_uri(path), flags)".to_owned()];
+        assert!(calls.is_empty() || file == "drill/checks.rs" && calls == own, "src/{file} opens {calls:?}");
+    }
 }

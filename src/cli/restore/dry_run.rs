@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::cli::render::{Table, seconds};
+use crate::legacy;
 use crate::ltx;
 use crate::replica::Segment;
 
@@ -52,6 +53,46 @@ impl DryRun {
         format!(
             "Restore plan:\n  source: {source}\n  target: {target_path}\n  replica: {replica}\n  \
              txid range: {min_txid} - {max_txid}\n\nFiles to fetch:\n{}",
+            table.text()
+        )
+    }
+}
+
+/// What a restore of a backup in the format of Litestream 0.3 would fetch.
+#[derive(Serialize)]
+pub(super) struct OlderDryRun {
+    pub(super) source: String,
+    pub(super) target_path: String,
+    pub(super) replica: &'static str,
+    pub(super) format: &'static str,
+    pub(super) generation: String,
+    pub(super) index: String,
+    pub(super) files: Vec<OlderFile>,
+}
+
+#[derive(Serialize)]
+pub(super) struct OlderFile {
+    name: String,
+    size: u64,
+    timestamp: String,
+}
+
+impl From<&legacy::Item> for OlderFile {
+    fn from(item: &legacy::Item) -> Self {
+        Self { name: item.name(), size: item.size, timestamp: seconds(item.created) }
+    }
+}
+
+impl OlderDryRun {
+    pub(super) fn text(&self) -> String {
+        let mut table = Table::new(["file", "size", "timestamp"]);
+        for OlderFile { name, size, timestamp } in &self.files {
+            table.row([name.clone(), size.to_string(), timestamp.clone()]);
+        }
+        let Self { source, target_path, replica, generation, index, .. } = self;
+        format!(
+            "Restore plan:\n  source: {source}\n  target: {target_path}\n  replica: {replica}\n  \
+             format: Litestream 0.3\n  generation: {generation}, up to index {index}\n\nFiles to fetch:\n{}",
             table.text()
         )
     }

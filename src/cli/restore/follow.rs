@@ -61,9 +61,7 @@ impl Command<'_> {
             txid: follower.position().to_string(),
             duration_ms: started.elapsed().as_millis(),
             integrity_check: self.options.integrity_check.name(),
-            timestamp: None,
-            before: None,
-            after: None,
+            ..Summary::default()
         }))
     }
 }

@@ -22,13 +22,14 @@ use super::render;
 use super::settings::Subject;
 use super::{Context, RestoreJob, RestoreOptions, Source};
 use crate::config::{Database, Logging, Warning, WarningKind, shown_url};
+use crate::legacy;
 use crate::replica::Replica;
 use crate::restore::{
-    Candidate, Evidence, Options, OutputError, PlanError, Point, Progress, Report, RestoreError, Target, restore,
-    survey,
+    Backup, Candidate, Evidence, Older, OlderReport, Options, Outcome, OutputError, PlanError, Point, Progress, Report,
+    RestoreError, Target, find, restore_any,
 };
 
-use dry_run::{DryRun, PlannedFile};
+use dry_run::{DryRun, OlderDryRun, OlderFile, PlannedFile};
 use stdout::Scratch;
 
 /// Restores one database, or all of a config.
@@ -101,8 +102,13 @@ pub(super) async fn if_missing(database: &Database) -> Result<(), CliError> {
     }
     tracing::info!(path = %shown, "attempting restore before replication");
     let replicas = database.replicas.iter().map(open::replica).collect::<Result<Vec<_>, _>>()?;
-    match restore(&replicas, path, &Options::default(), &Arc::default()).await {
-        Ok(Report { candidate, .. }) => {
+    match restore_any(&replicas, path, &Options::default(), &Older::default(), &Arc::default()).await {
+        Ok(Outcome::Older(OlderReport { replica, plan })) => {
+            let (replica, generation, time) = (replica.name(), plan.generation(), plan.time());
+            tracing::info!(path = %shown, replica, format = "0.3", %generation, %time, "restore completed");
+            Ok(())
+        }
+        Ok(Outcome::Segments(Report { candidate, .. })) => {
             let (replica, txid) = (candidate.replica.name(), candidate.plan.end());
             tracing::info!(path = %shown, replica, %txid, time = %candidate.time, "restore completed");
             Ok(())
@@ -113,6 +119,14 @@ pub(super) async fn if_missing(database: &Database) -> Result<(), CliError> {
         }
         Err(error) => Err(CliError::failed(error)),
     }
+}
+
+/// Nothing was ever stored there.
+fn is_no_backup(error: &RestoreError) -> bool {
+    matches!(
+        error,
+        RestoreError::Plan(PlanError::NoBackup) | RestoreError::Older(legacy::Error::Plan(legacy::PlanError::NoBackup))
+    )
 }
 
 /// "Exists" means any kind of thing, an empty file or a directory too.
@@ -146,8 +160,11 @@ struct Command<'a> {
 impl Command<'_> {
     async fn run(&self) -> Result<Option<Summary>, CliError> {
         if self.options.dry_run {
-            let candidates = survey(&self.replicas, self.options.target).await.map_err(|error| self.explain(error))?;
-            self.print_plan(&candidates[0])?;
+            let found = find(&self.replicas, self.options.target, &self.options.older).await;
+            match found.map_err(|error| self.explain(error))? {
+                Backup::Segments(candidates) => self.print_plan(&candidates[0])?,
+                Backup::Older { replica, plan, .. } => self.print_older_plan(&replica, &plan)?,
+            }
             return Ok(None);
         }
         let started = Instant::now();
@@ -156,9 +173,10 @@ impl Command<'_> {
             return self.follow(interval, started, &progress).await;
         }
         let options = self.restore_options();
-        let restoring = restore(&self.replicas, &self.path, &options, &progress);
+        let restoring = restore_any(&self.replicas, &self.path, &options, &self.options.older, &progress);
         match shown(restoring, &progress, self.options.json).await {
-            Ok(report) => Ok(Some(self.report(&report, started.elapsed()))),
+            Ok(Outcome::Segments(report)) => Ok(Some(self.report(&report, started.elapsed()))),
+            Ok(Outcome::Older(report)) => Ok(Some(self.report_older(&report, started.elapsed()))),
             Err(error) => self.ended_by(error),
         }
     }
@@ -177,7 +195,7 @@ impl Command<'_> {
     /// An empty replica may have been expected.
     fn ended_by(&self, error: RestoreError) -> Result<Option<Summary>, CliError> {
         match error {
-            RestoreError::Plan(PlanError::NoBackup) if self.options.if_replica_exists => {
+            error if is_no_backup(&error) && self.options.if_replica_exists => {
                 tracing::info!("no matching backups found");
                 Ok(None)
             }
@@ -216,7 +234,44 @@ impl Command<'_> {
             timestamp: Some(time.to_string()),
             before: neighbours.before.map(NamedPoint::from),
             after: neighbours.after.map(NamedPoint::from),
+            ..Summary::default()
         }
+    }
+
+    fn report_older(&self, report: &OlderReport, elapsed: Duration) -> Summary {
+        let OlderReport { replica, plan } = report;
+        let index = format!("{:08x}", plan.index());
+        tracing::info!(
+            path = %self.path.display(), replica = replica.name(), format = "0.3", generation = %plan.generation(),
+            index, time = %plan.time(), checked = "file and log checksums", "database restored"
+        );
+        let how = self.options.integrity_check.name();
+        if how != "none" {
+            tracing::info!(mode = how, "post-restore integrity check passed");
+        }
+        Summary {
+            db_path: self.path.display().to_string(),
+            replica: replica.kind(),
+            duration_ms: elapsed.as_millis(),
+            integrity_check: how,
+            format: Some("0.3"),
+            generation: Some(plan.generation().to_string()),
+            index: Some(index),
+            ..Summary::default()
+        }
+    }
+
+    fn print_older_plan(&self, replica: &Replica, plan: &legacy::Plan) -> Result<(), CliError> {
+        let plan = OlderDryRun {
+            source: self.source(),
+            target_path: self.path.display().to_string(),
+            replica: replica.kind(),
+            format: "0.3",
+            generation: plan.generation().to_string(),
+            index: format!("{:08x}", plan.index()),
+            files: plan.items().map(OlderFile::from).collect(),
+        };
+        render::print(&if self.options.json { render::json(&plan)? } else { plan.text() })
     }
 
     fn print_plan(&self, candidate: &Candidate) -> Result<(), CliError> {
@@ -283,13 +338,20 @@ impl Command<'_> {
 }
 
 /// What became of a restore, as JSON shows it.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Summary {
     db_path: String,
     replica: &'static str,
+    /// Empty for a backup of Litestream 0.3.
     txid: String,
     duration_ms: u128,
     integrity_check: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timestamp: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
