@@ -4,7 +4,7 @@
 //! levels under names that no listing of segments shows, and is removed again if
 //! that is allowed; what could not be removed is named. A crash can leave it too.
 //!
-//! Trying ([`probe`]) and judging ([`judge()`]) are apart: what was observed are
+//! Trying (`probe`) and judging ([`judge()`]) are apart: what was observed are
 //! plain values, and every sentence follows from them.
 
 mod judge;

@@ -56,6 +56,15 @@ impl Storage for LookFirst {
         self.0.delete(keys).await
     }
 
+    async fn copy(&self, from: &Key, to: &Key) -> Result<bool> {
+        // The copy's own condition would be ignored as all others are.
+        match self.0.get(to, 0..0).await {
+            Ok(_) => Err(Error::exists(to)),
+            Err(error) if error.kind == ErrorKind::Missing => self.0.copy(from, to).await,
+            Err(error) => Err(error),
+        }
+    }
+
     async fn tidy(&self, prefix: &Key, before: Timestamp) -> Result<u64> {
         self.0.tidy(prefix, before).await
     }

@@ -339,6 +339,10 @@ impl Storage for Throttle {
         self.pace.keep(self.inner.delete(keys)).await
     }
 
+    async fn copy(&self, from: &Key, to: &Key) -> Result<bool> {
+        self.pace.keep(self.inner.copy(from, to)).await
+    }
+
     async fn tidy(&self, prefix: &Key, before: Timestamp) -> Result<u64> {
         self.pace.keep(self.inner.tidy(prefix, before)).await
     }
