@@ -17,7 +17,7 @@
 //! `serve` speaks HTTP for whoever has something to answer.
 //!
 //! `types` are the nouns. `config`, `daemon` and `cli` open doors and read what
-//! the rooms pin up in `status`.
+//! the rooms pin up in `status`; `health` says whether one can sleep.
 
 pub mod audit;
 pub mod capture;
@@ -27,8 +27,10 @@ pub mod daemon;
 pub mod doctor;
 pub mod drill;
 pub mod durable;
+pub mod health;
 pub mod legacy;
 pub mod ltx;
+pub mod observe;
 pub mod replica;
 pub mod restore;
 pub mod serve;
