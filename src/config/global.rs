@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::check::{Warning, WarningKind};
 use super::duration::show;
 use super::error::Error;
+use super::monitoring::{self, Monitoring};
 use super::section::Section;
 
 /// Settings of the program as a whole.
@@ -19,6 +20,8 @@ pub struct Global {
     pub shutdown_sync_interval: Duration,
     /// A replica that cannot be reached at the start is fatal.
     pub strict_start: bool,
+    /// Who may know how things are, and who is told.
+    pub monitoring: Monitoring,
 }
 
 impl Default for Global {
@@ -27,6 +30,7 @@ impl Default for Global {
             shutdown_sync_timeout: Duration::from_secs(30),
             shutdown_sync_interval: Duration::from_millis(500),
             strict_start: false,
+            monitoring: Monitoring::default(),
         }
     }
 }
@@ -120,27 +124,15 @@ pub(crate) fn global(root: Section<'_>) -> Result<Global, Error> {
     above_zero("shutdown-sync-interval", "shutdown sync interval must be greater than 0", pause)?;
     let validation = root.section("validation").duration("interval");
     at_least_zero("validation.interval", "validation interval must not be negative", validation)?;
-    heartbeat(root)?;
+    let monitoring = monitoring::monitoring(root)?;
     levels(root)?;
     let defaults = Global::default();
     Ok(Global {
         shutdown_sync_timeout: positive(timeout).unwrap_or(defaults.shutdown_sync_timeout),
         shutdown_sync_interval: positive(pause).unwrap_or(defaults.shutdown_sync_interval),
         strict_start: root.bool("strict-start").unwrap_or(defaults.strict_start),
+        monitoring,
     })
-}
-
-fn heartbeat(root: Section<'_>) -> Result<(), Error> {
-    if let Some(url) = root.text("heartbeat-url").filter(|u| !u.starts_with("http://") && !u.starts_with("https://")) {
-        return Err(Error::field("heartbeat-url", "heartbeat URL must be a valid HTTP or HTTPS URL", url));
-    }
-    const MINUTE: i64 = 60_000_000_000;
-    match root.duration("heartbeat-interval") {
-        Some(nanos) if nanos < MINUTE => {
-            Err(Error::field("heartbeat-interval", "heartbeat interval must be at least 1 minute", &show(nanos)))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn levels(root: Section<'_>) -> Result<(), Error> {
