@@ -1,12 +1,14 @@
 //! The terminal: which command, with what options, what it prints, how it ends.
 //!
-//! Always true: exit code 0 or 1, nothing else. A failure prints `Error: ` and the
+//! Always true: exit code 0 or 1, nothing else but for `check`, which speaks to
+//! monitoring systems. A failure prints `Error: ` and the
 //! reason on stderr, sometimes a second line `Try: ` with a command that works,
 //! and nothing on stdout, with two exceptions: flags that cannot be read also
 //! print the command's help on stdout, as scripts have come to expect, and a
 //! command that examines something prints what it found.
 
 mod audit;
+mod check;
 mod commands;
 mod doctor;
 mod drill;
@@ -17,6 +19,7 @@ mod info;
 mod inspect;
 mod listing;
 mod log;
+mod observe;
 mod older;
 mod open;
 mod options;
@@ -43,9 +46,9 @@ use flags::FlagError;
 
 pub use error::CliError;
 pub use options::{
-    AuditOptions, ConfigFlags, DatabasesOptions, DoctorOptions, DrillOptions, GenerationsOptions, InfoOptions, Job,
-    Levels, LtxOptions, PinAction, PinOptions, PruneOptions, ReplicateOptions, RestoreAllOptions, RestoreJob,
-    RestoreOptions, Source, VersionOptions, WalOptions,
+    AuditOptions, CheckOptions, ConfigFlags, DatabasesOptions, DoctorOptions, DrillOptions, GenerationsOptions,
+    InfoOptions, Job, Levels, LtxOptions, PinAction, PinOptions, PruneOptions, ReplicateOptions, RestoreAllOptions,
+    RestoreJob, RestoreOptions, Source, VersionOptions, WalOptions,
 };
 pub use settings::{Context, Subject};
 
@@ -107,6 +110,9 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
         }
         Err(error) => {
             let reason = error.to_string();
+            if name == "check" {
+                return Ok(check::run(Err(CliError::Flags { reason }), context));
+            }
             render::complain(&reason);
             render::print(&help::of(&command, program))?;
             return Err(CliError::Flags { reason });
@@ -115,6 +121,7 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
     match command_name.as_str() {
         "audit" => return audit::run(&options::audit(&matches, program)?, Scope::All, context),
         "verify" => return audit::run(&options::audit(&matches, program)?, Scope::Chain, context),
+        "check" => return Ok(check::run(options::check(&matches), context)),
         "databases" => inspect::databases(&options::databases(&matches)?, context),
         "doctor" => doctor::run(&options::doctor(&matches)?, context),
         "drill" => return drill::run(&options::drill(&matches, program)?, context),

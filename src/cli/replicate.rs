@@ -4,16 +4,18 @@
 //! the command fails and names what is only on this machine.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::drill;
 use super::error::CliError;
+use super::observe::{self, Wanted};
 use super::open;
 use super::options::{Job as What, ReplicateOptions};
 use super::settings::Context;
 use crate::capture::connection;
-use crate::config::{Backend, Config, Database};
+use crate::config::{Backend, Config, Database, config_path};
 use crate::daemon::{Daemon, Settings, Unconfirmed};
 use crate::status::{DatabaseFacts, Health};
 
@@ -41,19 +43,29 @@ pub(crate) fn run(options: &ReplicateOptions, context: &Context) -> Result<(), C
     }
     let databases = config.runnable()?;
     open::one_place_each(databases)?;
+    let file = match &options.job {
+        What::Config(flags) => Some(config_path(flags.path.as_deref(), &context.environment()?)),
+        What::Direct { .. } => None,
+    };
+    let wanted = observe::wanted(&config.global.monitoring, &context.program, file.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(ASYNC_THREADS)
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()
         .map_err(CliError::failed)?;
-    let outcome = runtime.block_on(replicate(options, &config, databases));
+    let outcome = runtime.block_on(replicate(options, &config, databases, wanted));
     // Whatever still runs belongs to a replica that did not answer in time.
     runtime.shutdown_background();
     outcome
 }
 
-async fn replicate(options: &ReplicateOptions, config: &Config, databases: &[Database]) -> Result<(), CliError> {
+async fn replicate(
+    options: &ReplicateOptions,
+    config: &Config,
+    databases: &[Database],
+    wanted: Wanted,
+) -> Result<(), CliError> {
     // Before anything is started, so that no signal finds the default behaviour.
     let mut signals = Signals::new()?;
     if databases.is_empty() {
@@ -91,13 +103,17 @@ async fn replicate(options: &ReplicateOptions, config: &Config, databases: &[Dat
     }
     let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
     let settings = Settings { workers, stopping_retry: config.global.shutdown_sync_interval, ..Settings::default() };
-    let daemon = Daemon::start(Vec::new(), settings);
+    let daemon = Arc::new(Daemon::start(Vec::new(), settings));
     for (database, job) in databases.iter().zip(jobs) {
         let id = daemon.add(job.clone()).map_err(CliError::failed)?;
         if !options.once {
             daemon.rehearse(drill::rehearsals(database, id, &job));
         }
     }
+    let observing = match options.once {
+        true => None,
+        false => Some(observe::start(wanted, daemon.clone()).await),
+    };
     let once = match options.once {
         true => tokio::select! {
             outcome = synced_once(&daemon) => outcome,
@@ -116,6 +132,7 @@ async fn replicate(options: &ReplicateOptions, config: &Config, databases: &[Dat
             std::process::exit(1);
         }
     };
+    drop(observing);
     once?;
     report(&stopped)?;
     tracing::info!("litestream shut down");
