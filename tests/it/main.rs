@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod audit;
+mod browser;
 mod capture;
 mod cli;
 mod create_only;
@@ -17,6 +18,7 @@ mod failures_checkpoint;
 mod failures_cost;
 mod failures_disk;
 mod failures_guard;
+mod failures_health;
 mod failures_idle;
 #[cfg(feature = "failpoints")]
 mod failures_injected;
@@ -38,6 +40,7 @@ mod legacy;
 mod no_footprint;
 mod observe;
 mod observe_docs;
+mod page;
 mod pipeline;
 mod places;
 mod pretend;
