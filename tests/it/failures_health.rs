@@ -5,9 +5,10 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
+use brooklet::capture::{Database, Followed};
 use brooklet::daemon::{Daemon, Destination, Job, Rehearsal};
 use brooklet::drill::Mode;
 use brooklet::health::{Cause, Grade, Objective, judge};
@@ -21,7 +22,7 @@ use bytes::Bytes;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use crate::running::{TABLE, create, insert, job, log_lines, replica_in, start};
+use crate::running::{TABLE, create, insert, job, keep_log, log_lines, replica_in, start};
 
 /// Long enough for a machine with other things to do.
 const OBJECTIVE: Duration = Duration::from_secs(6);
@@ -137,7 +138,7 @@ impl Place {
 async fn overtake(replica: &Replica) {
     let next = replica.list_all().await.unwrap().next_txid();
     let txids = TxidRange::single(next);
-    let timestamp = Timestamp::from(std::time::SystemTime::now());
+    let timestamp = Timestamp::from(SystemTime::now());
     let page_size = PageSize::new(4096).unwrap();
     let generation = Generation::new(0xdead);
     let header = Header { page_size, commit: 1, txids, timestamp, wal: None, generation, proof: None };
@@ -168,7 +169,12 @@ const FAULTS: &[Fault] = &[
     fault("F51: replaced by something else", Cause::Broken, |place| {
         let other = place.dir.path().join("other");
         fs::write(&other, [b'x'; 8192]).unwrap();
+        place.app.lock().unwrap().take();
+        // With the old log beside it, it would be the old database as far as SQLite is concerned.
         fs::rename(other, &place.path).unwrap();
+        for suffix in ["-wal", "-shm"] {
+            let _ = fs::remove_file(place.beside(suffix));
+        }
     }),
     fault("F52: the log is removed", Cause::LostSight, |place| {
         fs::remove_file(place.beside("-wal")).unwrap();
@@ -321,6 +327,24 @@ fn in_another_process(path: &Path) -> Alone {
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "ready\n");
     Alone(child)
+}
+
+/// F88: a database that nobody uses says nothing. An hour of looks, as the daemon makes them.
+#[test]
+fn an_idle_hour_leaves_no_line_in_the_log() {
+    keep_log();
+    let place = Place::new(102);
+    let mut followed = Database::new(place.job().capture, Followed::default());
+    let (start, wall) = (Instant::now(), SystemTime::now());
+    let mut step = |seconds: u64| {
+        let after = Duration::from_secs(seconds);
+        followed.step(start + after, wall + after);
+    };
+    (0..60).for_each(&mut step);
+    let before = log_lines(&place.path);
+    (12..720).for_each(|look| step(look * 5));
+    assert_eq!(log_lines(&place.path), before);
+    assert!(before.len() < 5, "{before:#?}");
 }
 
 #[test]
