@@ -268,8 +268,14 @@ fn replicate() -> Command {
         .arg(value(
             "exec",
             "CMD",
-            "Executes a subcommand and exits when it exits.\nNot available in this version.",
+            "Executes a subcommand and exits when it exits. Its words are split as in a\n\
+             shell, but no shell runs it. Overrides exec of the config file.",
             ValueParser::string(),
+        ))
+        .arg(switch(
+            "exec-exit-code",
+            "Exit with the code of the subcommand if that is not 0 (128 and the number of\n\
+             the signal that killed it). Otherwise such an end is exit code 1.",
         ))
         .arg(switch(
             "once",
@@ -302,6 +308,11 @@ fn replicate() -> Command {
         ))
         .arg(value("trace", "PATH", "Ignored, for scripts written for v0.3.11 and before.", ValueParser::string()))
         .override_usage("[arguments]\n[arguments] DB_PATH REPLICA_URL [REPLICA_URL...]")
+        .after_help(
+            "$ PROGRAM replicate\n\
+             $ PROGRAM replicate /path/to/db s3://mybkt/db\n\
+             $ PROGRAM replicate -restore-if-db-not-exists -exec \"myapp -port 8080\"",
+        )
 }
 
 fn restore() -> Command {

@@ -1,6 +1,7 @@
 //! The terminal: which command, with what options, what it prints, how it ends.
 //!
-//! Always true: exit code 0 or 1, nothing else. A failure prints `Error: ` and the
+//! Always true: exit code 0 or 1, nothing else, unless the code of a child process
+//! was asked for. A failure prints `Error: ` and the
 //! reason on stderr, sometimes a second line `Try: ` with a command that works,
 //! and nothing on stdout, with two exceptions: flags that cannot be read also
 //! print the command's help on stdout, as scripts have come to expect, and a
@@ -71,7 +72,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             if let Some(hint) = error.hint() {
                 render::complain(&format!("Try: {hint}"));
             }
-            ExitCode::FAILURE
+            ExitCode::from(error.exit_code())
         }
     }
 }
