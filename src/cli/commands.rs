@@ -19,12 +19,14 @@ use super::values;
 pub(crate) fn all() -> Vec<Command> {
     vec![
         audit(),
+        completion(),
         databases(),
         doctor(),
         drill(),
         generations(),
         info(),
         ltx(),
+        man(),
         pin(),
         prune(),
         replicate(),
@@ -71,6 +73,27 @@ fn audit_flags() -> [Arg; 2] {
         value("replica", "NAME", "Optional, filters by replica.", ValueParser::string()),
         switch("json", "Output raw JSON instead of human-readable text."),
     ]
+}
+
+fn completion() -> Command {
+    command("completion", "print a script that completes command lines")
+        .long_about(
+            "The completion command prints a script that teaches a shell to complete the\n\
+             commands and flags of the program: bash, zsh or fish.",
+        )
+        .override_usage("[arguments] SHELL")
+        .after_help(
+            "$ PROGRAM completion bash > /usr/share/bash-completion/completions/PROGRAM\n\
+             $ PROGRAM completion zsh > /usr/share/zsh/site-functions/_PROGRAM\n\
+             $ PROGRAM completion fish > /usr/share/fish/vendor_completions.d/PROGRAM.fish",
+        )
+}
+
+fn man() -> Command {
+    command("man", "print the manual page")
+        .long_about("The man command prints the manual page, as the man program reads it.")
+        .override_usage("[arguments]")
+        .after_help("$ PROGRAM man > /usr/share/man/man1/PROGRAM.1\n$ PROGRAM man | man -l -")
 }
 
 fn databases() -> Command {

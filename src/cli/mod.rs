@@ -9,6 +9,7 @@
 
 mod audit;
 mod commands;
+mod completion;
 mod doctor;
 mod drill;
 mod error;
@@ -18,6 +19,7 @@ mod info;
 mod inspect;
 mod listing;
 mod log;
+mod manual;
 mod older;
 mod open;
 mod options;
@@ -42,6 +44,7 @@ use crate::audit::Scope;
 use commands::Matches;
 use flags::FlagError;
 
+pub use completion::Shell;
 pub use error::CliError;
 pub use options::{
     AuditOptions, ConfigFlags, DatabasesOptions, DoctorOptions, DrillOptions, GenerationsOptions, InfoOptions, Job,
@@ -116,12 +119,14 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
     match command_name.as_str() {
         "audit" => return audit::run(&options::audit(&matches, program)?, Scope::All, context),
         "verify" => return audit::run(&options::audit(&matches, program)?, Scope::Chain, context),
+        "completion" => render::print(&completion::script(options::completion(&matches, program)?, program)),
         "databases" => inspect::databases(&options::databases(&matches)?, context),
         "doctor" => doctor::run(&options::doctor(&matches)?, context),
         "drill" => return drill::run(&options::drill(&matches, program)?, context),
         "generations" => listing::generations(&options::generations(&matches, program)?, context),
         "info" => info::run(&options::info(&matches, program)?, context),
         "ltx" => listing::ltx(&options::ltx(&matches, program)?, context),
+        "man" => options::man(&matches).and_then(|()| render::print(&manual::page(program))),
         "pin" => pin::run(&options::pin(&matches, program, SystemTime::now().into())?, context),
         "prune" => prune::run(&options::prune(&matches, program)?, context),
         "replicate" => replicate::run(&options::replicate(&matches)?, context),

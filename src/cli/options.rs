@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::commands::Matches;
+use super::completion::Shell;
 use super::error::CliError;
 use super::values;
 use crate::config::shown_url;
@@ -343,6 +344,23 @@ fn source(matches: &Matches, example: &str) -> Result<Source, CliError> {
     match source {
         Source::Url(_) if matches.path("config").is_some() => Err(CliError::usage(URL_WITH_CONFIG)),
         source => Ok(source),
+    }
+}
+
+pub(crate) fn completion(matches: &Matches, program: &str) -> Result<Shell, CliError> {
+    let words = matches.words();
+    let [name] = words.as_slice() else {
+        let message = "the name of a shell required: bash, zsh or fish".to_owned();
+        return Err(CliError::Usage { message, hint: Some(format!("{program} completion bash")) });
+    };
+    Shell::from_name(name)
+        .ok_or_else(|| CliError::usage(format!("no completion for {name:?}: there is bash, zsh and fish")))
+}
+
+pub(crate) fn man(matches: &Matches) -> Result<(), CliError> {
+    match matches.words().as_slice() {
+        [] => Ok(()),
+        _ => Err(CliError::usage("too many arguments")),
     }
 }
 
