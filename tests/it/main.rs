@@ -4,6 +4,7 @@
 mod audit;
 mod capture;
 mod cli;
+mod container;
 mod create_only;
 mod docs;
 mod doctor;
@@ -37,6 +38,7 @@ mod interop_s3;
 mod interop_urls;
 mod legacy;
 mod no_footprint;
+mod packaging;
 mod pipeline;
 mod places;
 mod pretend;
