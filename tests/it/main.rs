@@ -42,6 +42,7 @@ mod packaging;
 mod pipeline;
 mod places;
 mod pretend;
+mod registry;
 mod replica;
 mod restore;
 mod running;

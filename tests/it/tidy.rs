@@ -13,6 +13,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("ltx", &["types"]),
     ("durable", &[]),
     ("status", &["types"]),
+    ("serve", &[]),
     ("storage", &["types", "durable"]),
     ("replica", &["types", "ltx", "storage"]),
     ("spool", &["types", "ltx", "durable"]),

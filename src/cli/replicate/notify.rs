@@ -107,7 +107,7 @@ fn status(facts: &[DatabaseFacts]) -> String {
     let mut text = format!("following {followed} of {} databases", facts.len());
     let broken = facts.iter().filter_map(|f| match &f.health {
         Health::Broken(reason) | Health::Waiting(reason) => Some((f, None, reason)),
-        Health::Starting | Health::Live => None,
+        Health::Starting | Health::Live | Health::Stopped => None,
     });
     let failing = facts.iter().flat_map(|f| f.replicas.iter().map(move |r| (f, r)));
     let failing = failing.filter_map(|(f, r)| Some((f, Some(&r.name), r.error.as_ref()?)));
