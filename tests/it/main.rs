@@ -56,6 +56,7 @@ mod takeover;
 mod testing_doc;
 mod tidy;
 mod torture;
+mod tutorials;
 mod upkeep_cli;
 mod upkeep_daemon;
 mod upkeep_model;
