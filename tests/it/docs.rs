@@ -138,6 +138,8 @@ fn run(document: &str, blocks: &[String], container: Option<&Container>) {
     }
     std::fs::create_dir_all(dir.path().join("target/release")).unwrap();
     symlink(&binary, dir.path().join("target/release/brooklet")).unwrap();
+    // The sqlite3 of the documents waits for a lock, as an application does.
+    std::fs::write(programs.path().join(".sqliterc"), ".timeout 10000\n").unwrap();
     let mut script = String::new();
     let mut command = Command::new("sh");
     if FOR_THE_SYSTEM.contains(&document) {
@@ -149,7 +151,7 @@ fn run(document: &str, blocks: &[String], container: Option<&Container>) {
     let path = [programs.path(), binary.parent().unwrap()].map(|p| p.display().to_string()).join(":");
     command.args(["-euxc", &script]).current_dir(dir.path()).stdin(Stdio::null());
     command.env("PATH", format!("{path}:{}", std::env::var("PATH").unwrap()));
-    command.env("IMAGE_ROOT", container.map_or(PathBuf::new(), |c| c.path("")));
+    command.env("HOME", programs.path()).env("IMAGE_ROOT", container.map_or(PathBuf::new(), |c| c.path("")));
     // What a document starts in the background ends with it, also if something fails before that.
     let child = command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let group = rustix::process::Pid::from_child(&child);

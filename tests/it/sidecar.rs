@@ -32,6 +32,8 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let stage = Self { dir: tempfile::tempdir().unwrap() };
+        // The sqlite3 of the scripts waits for a lock as an application does.
+        std::fs::write(stage.path(".sqliterc"), ".timeout 10000\n").unwrap();
         stage.sql("PRAGMA journal_mode=wal; CREATE TABLE t(x); INSERT INTO t VALUES ('first')");
         stage
     }
@@ -199,7 +201,7 @@ fn commits_made_while_the_application_stops_are_replicated() {
         let stage = Stage::new();
         // Two seconds of commits after it was asked to end.
         let script = format!(
-            "stop() {{ i=0; while [ $i -lt 20 ]; do sqlite3 -cmd \".timeout 9000\" $db \"INSERT INTO t VALUES ($i)\"; i=$((i+1)); \
+            "stop() {{ i=0; while [ $i -lt 20 ]; do sqlite3 $db \"INSERT INTO t VALUES ($i)\"; i=$((i+1)); \
              sleep 0.1; done; {end}; }}; trap stop TERM; touch up; while true; do sleep 0.05; done"
         );
         let mut program = Running::start(stage.exec(flags, &script));
