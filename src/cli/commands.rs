@@ -20,12 +20,14 @@ pub(crate) fn all() -> Vec<Command> {
     vec![
         audit(),
         check(),
+        completion(),
         databases(),
         doctor(),
         drill(),
         generations(),
         info(),
         ltx(),
+        man(),
         pin(),
         prune(),
         replicate(),
@@ -90,6 +92,27 @@ fn check() -> Command {
         .arg(value("timeout", "DURATION", "How long to wait for answers.\nDefaults to 10s.", parser(values::duration)))
         .override_usage("[arguments]\n[arguments] DB_PATH")
         .after_help("$ PROGRAM check\n$ PROGRAM check -warning 1m -critical 10m /path/to/db")
+}
+
+fn completion() -> Command {
+    command("completion", "print a script that completes command lines")
+        .long_about(
+            "The completion command prints a script that teaches a shell to complete the\n\
+             commands and flags of the program: bash, zsh or fish.",
+        )
+        .override_usage("[arguments] SHELL")
+        .after_help(
+            "$ PROGRAM completion bash > /usr/share/bash-completion/completions/PROGRAM\n\
+             $ PROGRAM completion zsh > /usr/share/zsh/site-functions/_PROGRAM\n\
+             $ PROGRAM completion fish > /usr/share/fish/vendor_completions.d/PROGRAM.fish",
+        )
+}
+
+fn man() -> Command {
+    command("man", "print the manual page")
+        .long_about("The man command prints the manual page, as the man program reads it.")
+        .override_usage("[arguments]")
+        .after_help("$ PROGRAM man > /usr/share/man/man1/PROGRAM.1\n$ PROGRAM man | man -l -")
 }
 
 fn databases() -> Command {
@@ -287,8 +310,14 @@ fn replicate() -> Command {
         .arg(value(
             "exec",
             "CMD",
-            "Executes a subcommand and exits when it exits.\nNot available in this version.",
+            "Executes a subcommand and exits when it exits. Its words are split as in a\n\
+             shell, but no shell runs it. Overrides exec of the config file.",
             ValueParser::string(),
+        ))
+        .arg(switch(
+            "exec-exit-code",
+            "Exit with the code of the subcommand if that is not 0 (128 and the number of\n\
+             the signal that killed it). Otherwise such an end is exit code 1.",
         ))
         .arg(switch(
             "once",
@@ -321,6 +350,11 @@ fn replicate() -> Command {
         ))
         .arg(value("trace", "PATH", "Ignored, for scripts written for v0.3.11 and before.", ValueParser::string()))
         .override_usage("[arguments]\n[arguments] DB_PATH REPLICA_URL [REPLICA_URL...]")
+        .after_help(
+            "$ PROGRAM replicate\n\
+             $ PROGRAM replicate /path/to/db s3://mybkt/db\n\
+             $ PROGRAM replicate -restore-if-db-not-exists -exec \"myapp -port 8080\"",
+        )
 }
 
 fn restore() -> Command {

@@ -30,7 +30,9 @@ pub(crate) fn of(command: &Command, program: &str) -> String {
     for line in usage.lines() {
         text.push_str(&format!("\n\t{program} {name} {line}\n"));
     }
-    text.push_str("\nArguments:\n");
+    if commands::flags_of(command).next().is_some() {
+        text.push_str("\nArguments:\n");
+    }
     for arg in commands::flags_of(command) {
         text.push_str(&format!("\n\t-{}", arg.get_id()));
         for placeholder in arg.get_value_names().unwrap_or_default() {
@@ -77,12 +79,14 @@ mod tests {
         let expected = [
             "audit",
             "check",
+            "completion",
             "databases",
             "doctor",
             "drill",
             "generations",
             "info",
             "ltx",
+            "man",
             "pin",
             "prune",
             "replicate",

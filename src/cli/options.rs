@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::commands::Matches;
+use super::completion::Shell;
 use super::error::CliError;
 use super::values;
 use crate::config::shown_url;
@@ -236,6 +237,10 @@ pub struct ReplicateOptions {
     pub job: Job,
     /// Sync each database once, then stop.
     pub once: bool,
+    /// The command line of a child process; beats the config.
+    pub exec: Option<String>,
+    /// Exit with the code of the child process.
+    pub exec_exit_code: bool,
     /// `-log-level`, which beats `LOG_LEVEL` and the config.
     pub log_level: Option<String>,
     /// Restore every database whose file is missing before replication starts.
@@ -382,6 +387,23 @@ pub(crate) fn check(matches: &Matches) -> Result<CheckOptions, CliError> {
     })
 }
 
+pub(crate) fn completion(matches: &Matches, program: &str) -> Result<Shell, CliError> {
+    let words = matches.words();
+    let [name] = words.as_slice() else {
+        let message = "the name of a shell required: bash, zsh or fish".to_owned();
+        return Err(CliError::Usage { message, hint: Some(format!("{program} completion bash")) });
+    };
+    Shell::from_name(name)
+        .ok_or_else(|| CliError::usage(format!("no completion for {name:?}: there is bash, zsh and fish")))
+}
+
+pub(crate) fn man(matches: &Matches) -> Result<(), CliError> {
+    match matches.words().as_slice() {
+        [] => Ok(()),
+        _ => Err(CliError::usage("too many arguments")),
+    }
+}
+
 pub(crate) fn databases(matches: &Matches) -> Result<DatabasesOptions, CliError> {
     if !matches.words().is_empty() {
         return Err(CliError::usage("too many arguments"));
@@ -514,12 +536,11 @@ pub(crate) fn replicate(matches: &Matches) -> Result<ReplicateOptions, CliError>
             });
         }
     }
-    if matches.text("exec").is_some() {
-        return Err(CliError::not_available("running a child process (-exec)"));
-    }
     Ok(ReplicateOptions {
         job,
         once,
+        exec: matches.text("exec"),
+        exec_exit_code: matches.on("exec-exit-code"),
         log_level: matches.text("log-level"),
         restore_if_db_not_exists: matches.on("restore-if-db-not-exists"),
         strict_start: matches.on("strict-start"),
@@ -762,7 +783,6 @@ mod tests {
                 "flag \"-exec\" must be positioned before DB_PATH and REPLICA_URL arguments",
             ),
             ("replicate -once -exec x", "cannot specify -once flag with -exec"),
-            ("replicate -exec x", "running a child process (-exec) is not available in this version"),
             ("replicate -force-snapshot", "cannot specify -force-snapshot flag without -once"),
             ("replicate -once -force-snapshot", "-force-snapshot is not available in this version"),
             ("replicate -enforce-retention", "cannot specify -enforce-retention flag without -once"),
@@ -846,13 +866,16 @@ mod tests {
         let expected = ReplicateOptions {
             job: Job::Direct { database: "db".into(), urls: vec!["file:///a".into(), "s3://b/c".into()] },
             once: true,
+            exec: None,
+            exec_exit_code: false,
             log_level: Some("debug".into()),
             restore_if_db_not_exists: true,
             strict_start: true,
             trace_given: true,
         };
         assert_eq!(options, expected);
-        let options = replicate(&matches("replicate --config=c")).unwrap();
+        let options = replicate(&matches("replicate -exec app --exec-exit-code --config=c")).unwrap();
+        assert_eq!((options.exec.as_deref(), options.exec_exit_code), (Some("app"), true));
         assert_eq!(options.job, Job::Config(ConfigFlags { path: Some("c".into()), expand_env: true }));
     }
 

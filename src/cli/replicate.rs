@@ -1,12 +1,17 @@
 //! `replicate`: run the daemon until told to stop.
 //!
 //! Exit code 0 says that every captured commit is on every replica; otherwise
-//! the command fails and names what is only on this machine.
+//! the command fails and names what is only on this machine. With a child
+//! process (`-exec`) its end is ours, and a failure of it is one of ours.
+
+mod child;
+mod init;
+mod notify;
+mod shell_words;
+mod signals;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::drill;
 use super::error::CliError;
@@ -15,9 +20,13 @@ use super::open;
 use super::options::{Job as What, ReplicateOptions};
 use super::settings::Context;
 use crate::capture::connection;
-use crate::config::{Backend, Config, Database, config_path};
-use crate::daemon::{Daemon, Settings, Unconfirmed};
+use crate::config::{Backend, Config, Database, Environment, config_path};
+use crate::daemon::{Daemon, Job, Settings, Unconfirmed};
 use crate::status::{DatabaseFacts, Health};
+
+use child::{Child, CommandLine};
+use notify::Manager;
+pub(super) use signals::Signals;
 
 /// Threads for uploads and timers; the blocking work has its own.
 const ASYNC_THREADS: usize = 2;
@@ -26,9 +35,11 @@ const BLOCKING_THREADS: usize = 16;
 
 /// Runs until a signal, or once.
 pub(crate) fn run(options: &ReplicateOptions, context: &Context) -> Result<(), CliError> {
+    init::take_over_if_first()?;
+    let environment = context.environment()?;
     let config = match &options.job {
         What::Config(flags) => context.config(flags)?,
-        What::Direct { database, urls } => Config::direct(database, urls, &context.environment()?)?,
+        What::Direct { database, urls } => Config::direct(database, urls, &environment)?,
     };
     context.start_log(config.logging, options.log_level.as_deref(), &config.warnings)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), sqlite = rusqlite::version(), "{}", context.program);
@@ -41,20 +52,25 @@ pub(crate) fn run(options: &ReplicateOptions, context: &Context) -> Result<(), C
             rusqlite::version()
         )));
     }
+    let exec = options.exec.as_ref().or(config.global.exec.as_ref());
+    if options.once && exec.is_some() {
+        return Err(CliError::usage("cannot specify -once flag with -exec"));
+    }
+    let exec = exec.map(|text| CommandLine::parse(text)).transpose()?;
     let databases = config.runnable()?;
     open::one_place_each(databases)?;
-    let file = match &options.job {
-        What::Config(flags) => Some(config_path(flags.path.as_deref(), &context.environment()?)),
-        What::Direct { .. } => None,
-    };
-    let wanted = observe::wanted(&config.global.monitoring, &context.program, file.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(ASYNC_THREADS)
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()
         .map_err(CliError::failed)?;
-    let outcome = runtime.block_on(replicate(options, &config, databases, wanted));
+    let file = match &options.job {
+        What::Config(flags) => Some(config_path(flags.path.as_deref(), &environment)),
+        What::Direct { .. } => None,
+    };
+    let wanted = observe::wanted(&config.global.monitoring, &context.program, file.as_deref())?;
+    let outcome = runtime.block_on(replicate(options, &config, databases, wanted, exec.as_ref(), &environment));
     // Whatever still runs belongs to a replica that did not answer in time.
     runtime.shutdown_background();
     outcome
@@ -65,9 +81,72 @@ async fn replicate(
     config: &Config,
     databases: &[Database],
     wanted: Wanted,
+    exec: Option<&CommandLine>,
+    environment: &Environment,
 ) -> Result<(), CliError> {
     // Before anything is started, so that no signal finds the default behaviour.
     let mut signals = Signals::new()?;
+    let jobs = tokio::select! {
+        jobs = prepare(options, config, databases) => jobs?,
+        // Nothing has been captured, and an interrupted restore is taken up by the next one.
+        stop = signals.next() => {
+            tracing::info!(signal = stop.name(), "signal received before replication began");
+            return Ok(());
+        }
+    };
+    let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+    let settings = Settings { workers, stopping_retry: config.global.shutdown_sync_interval, ..Settings::default() };
+    let daemon = Arc::new(Daemon::start(Vec::new(), settings));
+    for (database, job) in databases.iter().zip(jobs) {
+        let id = daemon.add(job.clone()).map_err(CliError::failed)?;
+        if !options.once {
+            daemon.rehearse(drill::rehearsals(database, id, &job));
+        }
+    }
+    let observing = match options.once {
+        true => None,
+        false => Some(observe::start(wanted, daemon.clone()).await),
+    };
+    let manager = Manager::of(environment).map(Arc::new);
+    let informing = manager.clone().map(|manager| {
+        let board = daemon.board().clone();
+        tokio::spawn(async move { manager.keep_informed(&board).await })
+    });
+    let outcome = match (options.once, exec) {
+        (true, _) => tokio::select! {
+            outcome = synced_once(&daemon) => outcome,
+            _ = signals.next() => Err(CliError::usage("interrupted before everything was replicated")),
+        },
+        (false, Some(command)) => live_with(command, options, environment, &mut signals).await,
+        (false, None) => {
+            tracing::info!(signal = signals.next().await.name(), "signal received, litestream shutting down");
+            Ok(())
+        }
+    };
+    if let Some(informing) = informing {
+        informing.abort();
+    }
+    let patience = config.global.shutdown_sync_timeout;
+    if let Some(manager) = &manager {
+        manager.stopping(patience);
+    }
+    let stopped = tokio::select! {
+        stopped = daemon.stop(patience) => stopped,
+        _ = signals.next() => {
+            tracing::warn!("second signal received: exiting at once; what is not uploaded stays in the local state");
+            std::process::exit(1);
+        }
+    };
+    drop(observing);
+    let confirmed = report(&stopped);
+    outcome?;
+    confirmed?;
+    tracing::info!("litestream shut down");
+    Ok(())
+}
+
+/// Restores what is missing, and opens what is configured.
+async fn prepare(options: &ReplicateOptions, config: &Config, databases: &[Database]) -> Result<Vec<Job>, CliError> {
     if databases.is_empty() {
         tracing::error!("no databases specified in configuration");
     }
@@ -101,42 +180,20 @@ async fn replicate(
             }
         }
     }
-    let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
-    let settings = Settings { workers, stopping_retry: config.global.shutdown_sync_interval, ..Settings::default() };
-    let daemon = Arc::new(Daemon::start(Vec::new(), settings));
-    for (database, job) in databases.iter().zip(jobs) {
-        let id = daemon.add(job.clone()).map_err(CliError::failed)?;
-        if !options.once {
-            daemon.rehearse(drill::rehearsals(database, id, &job));
-        }
-    }
-    let observing = match options.once {
-        true => None,
-        false => Some(observe::start(wanted, daemon.clone()).await),
-    };
-    let once = match options.once {
-        true => tokio::select! {
-            outcome = synced_once(&daemon) => outcome,
-            _ = signals.next() => Err(CliError::usage("interrupted before everything was replicated")),
-        },
-        false => {
-            let name = signals.next().await;
-            tracing::info!(signal = name, "signal received, litestream shutting down");
-            Ok(())
-        }
-    };
-    let stopped = tokio::select! {
-        stopped = daemon.stop(config.global.shutdown_sync_timeout) => stopped,
-        _ = signals.next() => {
-            tracing::warn!("second signal received: exiting at once; what is not uploaded stays in the local state");
-            std::process::exit(1);
-        }
-    };
-    drop(observing);
-    once?;
-    report(&stopped)?;
-    tracing::info!("litestream shut down");
-    Ok(())
+    Ok(jobs)
+}
+
+/// Runs the application until it ends.
+async fn live_with(
+    command: &CommandLine,
+    options: &ReplicateOptions,
+    environment: &Environment,
+    signals: &mut Signals,
+) -> Result<(), CliError> {
+    let child = Child::start(command, environment, options.log_level.as_deref())?;
+    let life = child.live(signals).await?;
+    tracing::info!("exec process exited, litestream shutting down");
+    life.verdict(options.exec_exit_code)
 }
 
 /// Waits until every database was captured and every replica has it.
@@ -191,26 +248,6 @@ fn report(unconfirmed: &[Unconfirmed]) -> Result<(), CliError> {
                 several.len(),
                 paths[0].display()
             )))
-        }
-    }
-}
-
-/// What asks the process to stop.
-pub(super) struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    pub(super) fn new() -> Result<Self, CliError> {
-        let listen = |kind| signal(kind).map_err(CliError::failed);
-        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
-    }
-
-    pub(super) async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "interrupt",
-            _ = self.terminate.recv() => "terminated",
         }
     }
 }

@@ -13,6 +13,8 @@ use super::section::Section;
 /// Settings of the program as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Global {
+    /// The command line of the child process whose life ours follows.
+    pub exec: Option<String>,
     /// How long the last upload of each database is tried when stopping; zero
     /// means once.
     pub shutdown_sync_timeout: Duration,
@@ -27,6 +29,7 @@ pub struct Global {
 impl Default for Global {
     fn default() -> Self {
         Self {
+            exec: None,
             shutdown_sync_timeout: Duration::from_secs(30),
             shutdown_sync_interval: Duration::from_millis(500),
             strict_start: false,
@@ -128,6 +131,7 @@ pub(crate) fn global(root: Section<'_>) -> Result<Global, Error> {
     levels(root)?;
     let defaults = Global::default();
     Ok(Global {
+        exec: root.text("exec").map(str::to_owned),
         shutdown_sync_timeout: positive(timeout).unwrap_or(defaults.shutdown_sync_timeout),
         shutdown_sync_interval: positive(pause).unwrap_or(defaults.shutdown_sync_interval),
         strict_start: root.bool("strict-start").unwrap_or(defaults.strict_start),

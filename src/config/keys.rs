@@ -76,7 +76,6 @@ const fn key(place: Place, name: &'static str, kind: Kind, effect: Effect) -> Ke
     Key { place, name, kind, effect }
 }
 
-const EXEC: &str = "running a child process (\"exec\") is not available in this version";
 const DIR: &str =
     "replicating a directory (\"dir\") is not available in this version: list its databases under \"path\"";
 
@@ -88,7 +87,7 @@ pub(crate) const KEYS: &[Key] = &[
     key(Top, "metrics-per-database", Text, Now),
     key(Top, "health-objective", Duration, Now),
     key(Top, "webhook", Map(Webhook), Now),
-    key(Top, "exec", Text, Refused(EXEC)),
+    key(Top, "exec", Text, Now),
     key(Top, "logging", Map(Logging), Now),
     key(Top, "levels", Maps(Level), Now),
     key(Top, "snapshot", Map(Snapshot), Now),
