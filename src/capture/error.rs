@@ -81,8 +81,18 @@ impl Error {
         matches!(self, Self::Missing(_) | Self::Sqlite(connection::Error::Empty(_)))
     }
 
-    /// The message with its causes.
+    /// The message with its causes and, where it helps, the way out.
     pub fn chain(&self) -> String {
+        let mut text = self.causes();
+        if let Self::Local { source, .. } = self
+            && matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+        {
+            text.push_str("; set `meta-path` to a directory that this user may write to");
+        }
+        text
+    }
+
+    fn causes(&self) -> String {
         let mut text = self.to_string();
         let mut source = std::error::Error::source(self);
         while let Some(error) = source {

@@ -19,12 +19,14 @@ use super::values;
 pub(crate) fn all() -> Vec<Command> {
     vec![
         audit(),
+        completion(),
         databases(),
         doctor(),
         drill(),
         generations(),
         info(),
         ltx(),
+        man(),
         pin(),
         prune(),
         replicate(),
@@ -71,6 +73,27 @@ fn audit_flags() -> [Arg; 2] {
         value("replica", "NAME", "Optional, filters by replica.", ValueParser::string()),
         switch("json", "Output raw JSON instead of human-readable text."),
     ]
+}
+
+fn completion() -> Command {
+    command("completion", "print a script that completes command lines")
+        .long_about(
+            "The completion command prints a script that teaches a shell to complete the\n\
+             commands and flags of the program: bash, zsh or fish.",
+        )
+        .override_usage("[arguments] SHELL")
+        .after_help(
+            "$ PROGRAM completion bash > /usr/share/bash-completion/completions/PROGRAM\n\
+             $ PROGRAM completion zsh > /usr/share/zsh/site-functions/_PROGRAM\n\
+             $ PROGRAM completion fish > /usr/share/fish/vendor_completions.d/PROGRAM.fish",
+        )
+}
+
+fn man() -> Command {
+    command("man", "print the manual page")
+        .long_about("The man command prints the manual page, as the man program reads it.")
+        .override_usage("[arguments]")
+        .after_help("$ PROGRAM man > /usr/share/man/man1/PROGRAM.1\n$ PROGRAM man | man -l -")
 }
 
 fn databases() -> Command {
@@ -268,8 +291,14 @@ fn replicate() -> Command {
         .arg(value(
             "exec",
             "CMD",
-            "Executes a subcommand and exits when it exits.\nNot available in this version.",
+            "Executes a subcommand and exits when it exits. Its words are split as in a\n\
+             shell, but no shell runs it. Overrides exec of the config file.",
             ValueParser::string(),
+        ))
+        .arg(switch(
+            "exec-exit-code",
+            "Exit with the code of the subcommand if that is not 0 (128 and the number of\n\
+             the signal that killed it). Otherwise such an end is exit code 1.",
         ))
         .arg(switch(
             "once",
@@ -300,8 +329,14 @@ fn replicate() -> Command {
             "Fail at the start if a replica cannot be reached.\n\
              Otherwise replication starts and keeps trying.",
         ))
+        .arg(value("socket", "PATH", "Serves the control socket at this path, whatever the config file says.", path()))
         .arg(value("trace", "PATH", "Ignored, for scripts written for v0.3.11 and before.", ValueParser::string()))
         .override_usage("[arguments]\n[arguments] DB_PATH REPLICA_URL [REPLICA_URL...]")
+        .after_help(
+            "$ PROGRAM replicate\n\
+             $ PROGRAM replicate /path/to/db s3://mybkt/db\n\
+             $ PROGRAM replicate -restore-if-db-not-exists -exec \"myapp -port 8080\"",
+        )
 }
 
 fn restore() -> Command {

@@ -1,6 +1,7 @@
 //! The terminal: which command, with what options, what it prints, how it ends.
 //!
-//! Always true: exit code 0 or 1, nothing else. A failure prints `Error: ` and the
+//! Always true: exit code 0 or 1, nothing else, unless the code of a child process
+//! was asked for. A failure prints `Error: ` and the
 //! reason on stderr, sometimes a second line `Try: ` with a command that works,
 //! and nothing on stdout, with two exceptions: flags that cannot be read also
 //! print the command's help on stdout, as scripts have come to expect, and a
@@ -8,6 +9,7 @@
 
 mod audit;
 mod commands;
+mod completion;
 mod doctor;
 mod drill;
 mod error;
@@ -17,6 +19,7 @@ mod info;
 mod inspect;
 mod listing;
 mod log;
+mod manual;
 mod older;
 mod open;
 mod options;
@@ -41,6 +44,7 @@ use crate::audit::Scope;
 use commands::Matches;
 use flags::FlagError;
 
+pub use completion::Shell;
 pub use error::CliError;
 pub use options::{
     AuditOptions, ConfigFlags, DatabasesOptions, DoctorOptions, DrillOptions, GenerationsOptions, InfoOptions, Job,
@@ -71,7 +75,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             if let Some(hint) = error.hint() {
                 render::complain(&format!("Try: {hint}"));
             }
-            ExitCode::FAILURE
+            ExitCode::from(error.exit_code())
         }
     }
 }
@@ -115,12 +119,14 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
     match command_name.as_str() {
         "audit" => return audit::run(&options::audit(&matches, program)?, Scope::All, context),
         "verify" => return audit::run(&options::audit(&matches, program)?, Scope::Chain, context),
+        "completion" => render::print(&completion::script(options::completion(&matches, program)?, program)),
         "databases" => inspect::databases(&options::databases(&matches)?, context),
         "doctor" => doctor::run(&options::doctor(&matches)?, context),
         "drill" => return drill::run(&options::drill(&matches, program)?, context),
         "generations" => listing::generations(&options::generations(&matches, program)?, context),
         "info" => info::run(&options::info(&matches, program)?, context),
         "ltx" => listing::ltx(&options::ltx(&matches, program)?, context),
+        "man" => options::man(&matches).and_then(|()| render::print(&manual::page(program))),
         "pin" => pin::run(&options::pin(&matches, program, SystemTime::now().into())?, context),
         "prune" => prune::run(&options::prune(&matches, program)?, context),
         "replicate" => replicate::run(&options::replicate(&matches)?, context),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::commands::Matches;
+use super::completion::Shell;
 use super::error::CliError;
 use super::values;
 use crate::config::shown_url;
@@ -217,12 +218,18 @@ pub struct ReplicateOptions {
     pub job: Job,
     /// Sync each database once, then stop.
     pub once: bool,
+    /// The command line of a child process; beats the config.
+    pub exec: Option<String>,
+    /// Exit with the code of the child process.
+    pub exec_exit_code: bool,
     /// `-log-level`, which beats `LOG_LEVEL` and the config.
     pub log_level: Option<String>,
     /// Restore every database whose file is missing before replication starts.
     pub restore_if_db_not_exists: bool,
     /// An unreachable replica at start is fatal.
     pub strict_start: bool,
+    /// Where the control socket is served, in place of what the config says.
+    pub socket: Option<PathBuf>,
     /// `-trace` was given: say once that it does nothing.
     pub trace_given: bool,
 }
@@ -339,6 +346,23 @@ fn source(matches: &Matches, example: &str) -> Result<Source, CliError> {
     match source {
         Source::Url(_) if matches.path("config").is_some() => Err(CliError::usage(URL_WITH_CONFIG)),
         source => Ok(source),
+    }
+}
+
+pub(crate) fn completion(matches: &Matches, program: &str) -> Result<Shell, CliError> {
+    let words = matches.words();
+    let [name] = words.as_slice() else {
+        let message = "the name of a shell required: bash, zsh or fish".to_owned();
+        return Err(CliError::Usage { message, hint: Some(format!("{program} completion bash")) });
+    };
+    Shell::from_name(name)
+        .ok_or_else(|| CliError::usage(format!("no completion for {name:?}: there is bash, zsh and fish")))
+}
+
+pub(crate) fn man(matches: &Matches) -> Result<(), CliError> {
+    match matches.words().as_slice() {
+        [] => Ok(()),
+        _ => Err(CliError::usage("too many arguments")),
     }
 }
 
@@ -474,15 +498,15 @@ pub(crate) fn replicate(matches: &Matches) -> Result<ReplicateOptions, CliError>
             });
         }
     }
-    if matches.text("exec").is_some() {
-        return Err(CliError::not_available("running a child process (-exec)"));
-    }
     Ok(ReplicateOptions {
         job,
         once,
+        exec: matches.text("exec"),
+        exec_exit_code: matches.on("exec-exit-code"),
         log_level: matches.text("log-level"),
         restore_if_db_not_exists: matches.on("restore-if-db-not-exists"),
         strict_start: matches.on("strict-start"),
+        socket: matches.path("socket"),
         trace_given: matches.text("trace").is_some(),
     })
 }
@@ -722,7 +746,6 @@ mod tests {
                 "flag \"-exec\" must be positioned before DB_PATH and REPLICA_URL arguments",
             ),
             ("replicate -once -exec x", "cannot specify -once flag with -exec"),
-            ("replicate -exec x", "running a child process (-exec) is not available in this version"),
             ("replicate -force-snapshot", "cannot specify -force-snapshot flag without -once"),
             ("replicate -once -force-snapshot", "-force-snapshot is not available in this version"),
             ("replicate -enforce-retention", "cannot specify -enforce-retention flag without -once"),
@@ -806,13 +829,16 @@ mod tests {
         let expected = ReplicateOptions {
             job: Job::Direct { database: "db".into(), urls: vec!["file:///a".into(), "s3://b/c".into()] },
             once: true,
+            exec: None,
+            exec_exit_code: false,
             log_level: Some("debug".into()),
             restore_if_db_not_exists: true,
             strict_start: true,
             trace_given: true,
         };
         assert_eq!(options, expected);
-        let options = replicate(&matches("replicate --config=c")).unwrap();
+        let options = replicate(&matches("replicate -exec app --exec-exit-code --config=c")).unwrap();
+        assert_eq!((options.exec.as_deref(), options.exec_exit_code), (Some("app"), true));
         assert_eq!(options.job, Job::Config(ConfigFlags { path: Some("c".into()), expand_env: true }));
     }
 

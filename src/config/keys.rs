@@ -75,14 +75,13 @@ const fn key(place: Place, name: &'static str, kind: Kind, effect: Effect) -> Ke
     Key { place, name, kind, effect }
 }
 
-const EXEC: &str = "running a child process (\"exec\") is not available in this version";
 const DIR: &str =
     "replicating a directory (\"dir\") is not available in this version: list its databases under \"path\"";
 
 pub(crate) const KEYS: &[Key] = &[
     key(Top, "dbs", Maps(Database), Now),
     key(Top, "addr", Text, Later),
-    key(Top, "exec", Text, Refused(EXEC)),
+    key(Top, "exec", Text, Now),
     key(Top, "logging", Map(Logging), Now),
     key(Top, "levels", Maps(Level), Now),
     key(Top, "snapshot", Map(Snapshot), Now),
@@ -111,9 +110,9 @@ pub(crate) const KEYS: &[Key] = &[
     key(Retention, "enabled", Bool, Now),
     key(Retention, "grace", Duration, Now),
     key(Validation, "interval", Duration, Now),
-    key(Socket, "enabled", Bool, Later),
-    key(Socket, "path", Text, Later),
-    key(Socket, "permissions", Mode, Later),
+    key(Socket, "enabled", Bool, Now),
+    key(Socket, "path", Text, Now),
+    key(Socket, "permissions", Mode, Now),
     key(Database, "path", Text, Now),
     key(Database, "dir", Text, Refused(DIR)),
     key(Database, "pattern", Text, Later),

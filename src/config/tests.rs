@@ -84,6 +84,7 @@ fn defaults_are_those_of_litestream() {
 fn every_key_with_an_effect_arrives() {
     let config = parsed(
         "
+exec: app -x
 shutdown-sync-timeout: 5s
 shutdown-sync-interval: 100ms
 strict-start: yes
@@ -116,6 +117,7 @@ dbs:
     assert_eq!(config.global.shutdown_sync_timeout, secs(5));
     assert_eq!(config.global.shutdown_sync_interval, Duration::from_millis(100));
     assert!(config.global.strict_start);
+    assert_eq!(config.global.exec.as_deref(), Some("app -x"));
     let logging = Logging { level: LogLevel::Warn, format: LogFormat::Json, stderr: true, source: true };
     assert_eq!(config.logging, logging);
 
@@ -454,12 +456,6 @@ fn databases_are_found_by_any_spelling_of_their_path() {
 
 #[test]
 fn what_is_not_built_is_refused_when_it_is_run() {
-    let exec = parsed("exec: myapp");
-    assert!(exec.databases().is_ok());
-    assert_eq!(
-        exec.runnable().unwrap_err().to_string(),
-        "running a child process (\"exec\") is not available in this version"
-    );
     let dir = parsed("dbs: [{dir: ~/dbs, pattern: '*.db', watch: true, replica: {path: r}}]");
     assert_eq!(dir.directories(), [(PathBuf::from("/home/ann/dbs"), vec![BackendKind::File])]);
     assert!(dir.databases().unwrap().is_empty());

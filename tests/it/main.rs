@@ -24,6 +24,7 @@ mod failures_life;
 mod failures_remote;
 #[cfg(feature = "failpoints")]
 mod failures_steps;
+mod failures_stop;
 mod fault;
 mod file_storage;
 mod fuzz;
@@ -47,6 +48,7 @@ mod s3;
 mod s3_commands;
 mod secrets;
 mod service_docs;
+mod sidecar;
 mod storage;
 mod takeover;
 mod testing_doc;

@@ -14,6 +14,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("durable", &[]),
     ("status", &["types"]),
     ("serve", &[]),
+    ("control", &[]),
     ("storage", &["types", "durable"]),
     ("replica", &["types", "ltx", "storage"]),
     ("spool", &["types", "ltx", "durable"]),
@@ -34,7 +35,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "types", "wal", "ltx", "durable", "status", "storage", "replica", "spool", "capture", "upload", "restore",
-            "doctor", "upkeep", "config", "daemon", "legacy", "audit", "drill",
+            "doctor", "upkeep", "config", "daemon", "serve", "control", "legacy", "audit", "drill",
         ],
     ),
 ];
@@ -61,6 +62,9 @@ const PURE: &[&str] = &[
     "legacy/layout.rs",
     "legacy/plan.rs",
     "cli/flags.rs",
+    "cli/completion.rs",
+    "cli/manual.rs",
+    "cli/replicate/shell_words.rs",
     "storage/s3/providers.rs",
     "config/s3.rs",
     "doctor/judge.rs",
