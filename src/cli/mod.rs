@@ -26,8 +26,10 @@ mod options;
 mod pin;
 mod prune;
 mod quote;
+mod remote;
 mod render;
 mod replicate;
+mod reset;
 mod restore;
 mod settings;
 mod values;
@@ -47,9 +49,9 @@ use flags::FlagError;
 pub use completion::Shell;
 pub use error::CliError;
 pub use options::{
-    AuditOptions, ConfigFlags, DatabasesOptions, DoctorOptions, DrillOptions, GenerationsOptions, InfoOptions, Job,
-    Levels, LtxOptions, PinAction, PinOptions, PruneOptions, ReplicateOptions, RestoreAllOptions, RestoreJob,
-    RestoreOptions, Source, VersionOptions, WalOptions,
+    Ask, AuditOptions, ConfigFlags, DatabasesOptions, DoctorOptions, DrillOptions, GenerationsOptions, InfoJob,
+    InfoOptions, Job, Levels, LtxOptions, Order, PinAction, PinOptions, PruneOptions, ReplicateOptions, ResetOptions,
+    RestoreAllOptions, RestoreJob, RestoreOptions, Source, VersionOptions, WalOptions,
 };
 pub use settings::{Context, Subject};
 
@@ -103,7 +105,9 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
         return Err(CliError::UnknownCommand { program: program.clone(), command: name.clone(), remark });
     };
     let command_name = command.get_name().to_owned();
-    let matches = match Matches::parse(command.clone(), words) {
+    // A command of ours alone, so no script relies on the path ending the flags.
+    let words = if command_name == "wait" { commands::path_last(&command, words) } else { words.to_vec() };
+    let matches = match Matches::parse(command.clone(), &words) {
         Ok(matches) => matches,
         Err(FlagError::Help) => {
             render::print(&help::of(&command, program))?;
@@ -124,7 +128,15 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
         "doctor" => doctor::run(&options::doctor(&matches)?, context),
         "drill" => return drill::run(&options::drill(&matches, program)?, context),
         "generations" => listing::generations(&options::generations(&matches, program)?, context),
-        "info" => info::run(&options::info(&matches, program)?, context),
+        "info" => match options::info(&matches, program)? {
+            InfoJob::Daemon(ask) => remote::run(&Order::Info, &ask, context),
+            InfoJob::Replicas(options) => info::run(&options, context),
+        },
+        "list" | "register" | "reload" | "start" | "stop" | "sync" | "unregister" | "wait" => {
+            let (order, ask) = options::order(&matches, &command_name, program)?;
+            remote::run(&order, &ask, context)
+        }
+        "reset" => reset::run(&options::reset(&matches, program)?, context),
         "ltx" => listing::ltx(&options::ltx(&matches, program)?, context),
         "man" => options::man(&matches).and_then(|()| render::print(&manual::page(program))),
         "pin" => pin::run(&options::pin(&matches, program, SystemTime::now().into())?, context),
@@ -140,7 +152,7 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
 }
 
 /// Commands of Litestream that people may try here.
-const OTHER_COMMANDS: [&str; 8] = ["status", "reset", "start", "stop", "list", "register", "unregister", "sync"];
+const OTHER_COMMANDS: [&str; 1] = ["status"];
 
 /// What runs requests of commands that are not the daemon.
 fn runtime() -> Result<Runtime, CliError> {

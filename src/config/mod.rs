@@ -108,7 +108,7 @@ impl Config {
             match database::build(&entry, &mut config.warnings) {
                 Ok(database) => config.dbs.push(database),
                 Err(error) => {
-                    let path = section.text("path").map(|path| database::database_path(path, environment));
+                    let path = section.text("path").map(|path| database_path(path, environment));
                     config.broken.push(Broken { path, reason: error.to_string() });
                 }
             }
@@ -124,8 +124,14 @@ impl Config {
         let settings = urls.iter().map(|url| ReplicaSettings::from_url(url, environment, &mut warnings));
         let settings = settings.collect::<Result<Vec<_>, _>>()?;
         let replicas = replica::with_names(settings.into_iter().map(|replica| (None, replica)).collect())?;
-        let database = Database::with_defaults(database::database_path(&database.to_string_lossy(), environment));
+        let database = Database::with_defaults(database_path(&database.to_string_lossy(), environment));
         Ok(Self { dbs: vec![Database { replicas, ..database }], warnings, ..Self::default() })
+    }
+
+    /// Whether the file says anything about databases, be it that there are none. One that does not, perhaps because
+    /// it is empty, may be only half written.
+    pub fn mentions_databases(&self) -> bool {
+        self.tree.as_ref().is_some_and(|tree| Section::new(tree).has("dbs"))
     }
 
     /// The settings that a database would have if it stood in this config with a replica at that URL.

@@ -70,9 +70,6 @@ pub struct Changed {
     /// The newest transaction; absent where the original tells none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub txid: Option<u64>,
-    /// What is only on this machine after that; ours.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unconfirmed: Vec<String>,
 }
 
 /// The answer to `POST /sync` and `/wait`.

@@ -4,6 +4,7 @@
 mod audit;
 mod capture;
 mod cli;
+mod control;
 mod create_only;
 mod docs;
 mod doctor;

@@ -167,6 +167,12 @@ impl Fleet {
         };
         let _turn = self.applying.lock().await;
         let config = self.context.config(flags)?;
+        if !config.mentions_databases() {
+            return Err(CliError::usage(
+                "the config says nothing about databases, as if it were only half written: \
+                 say \"dbs: []\" to replicate none",
+            ));
+        }
         let databases = config.runnable()?.to_vec();
         let members = self.known().members.clone();
         let configured = |path: &Path| databases.iter().any(|database| database.path == path);

@@ -17,7 +17,7 @@ use crate::control::{
     Changed as Done, DatabaseRequest, Info, List, Listed, Position, Refusal, RegisterRequest, SyncRequest, Synced,
     WaitRequest, line,
 };
-use crate::daemon::{Changed, RegistryError, SyncError, Unconfirmed};
+use crate::daemon::{Changed, SyncError, Unconfirmed};
 use crate::serve::{Answer, Handler, Limits, Request, Server};
 use crate::status::{DatabaseFacts, DatabaseId, Health};
 use crate::types::Timestamp;
@@ -77,6 +77,13 @@ impl Refused {
         Self::new(StatusCode::NOT_FOUND, format!("database not found: {}", path.display()))
     }
 
+    /// As with the original, a stop whose last upload failed is told as a failure, although the database is stopped.
+    fn if_only_here(state: &str, unconfirmed: &[Unconfirmed]) -> Result<(), Self> {
+        let Some(first) = unconfirmed.first() else { return Ok(()) };
+        let text = format!("the database is {state}, but {}", only_here(first));
+        Err(Self::new(StatusCode::INTERNAL_SERVER_ERROR, text))
+    }
+
     fn answer(self) -> Answer {
         Answer::json(self.status, line(&Refusal { error: self.error, details: self.details }))
     }
@@ -133,17 +140,20 @@ impl Desk {
             Changed::Done(_) => "started",
             Changed::Already => "already_running",
         };
-        Ok(done(status, &path, self.txid(id), &[]))
+        Ok(done(status, &path, self.txid(id)))
     }
 
     async fn stop(&self, request: &DatabaseRequest) -> Result<Done, Refused> {
         let (path, id) = self.database(&request.path)?;
         let changed = self.fleet.daemon.pause(id, patience(request.timeout)).await;
-        let (status, unconfirmed) = match changed.map_err(Refused::failed)? {
-            Changed::Done(unconfirmed) => ("stopped", unconfirmed),
-            Changed::Already => ("already_stopped", Vec::new()),
+        let status = match changed.map_err(Refused::failed)? {
+            Changed::Done(unconfirmed) => {
+                Refused::if_only_here("stopped", &unconfirmed)?;
+                "stopped"
+            }
+            Changed::Already => "already_stopped",
         };
-        Ok(done(status, &path, self.txid(id), &unconfirmed))
+        Ok(done(status, &path, self.txid(id)))
     }
 
     async fn sync(&self, request: &SyncRequest) -> Result<Synced, Refused> {
@@ -197,7 +207,7 @@ impl Desk {
             RegisterError::Other(_) => Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         })?;
         let status = if registered { "registered" } else { "already_registered" };
-        Ok(Done { txid: None, ..done(status, &path, 0, &[]) })
+        Ok(Done { txid: None, ..done(status, &path, 0) })
     }
 
     async fn unregister(&self, request: &DatabaseRequest) -> Result<Done, Refused> {
@@ -207,8 +217,11 @@ impl Desk {
             Refused::new(StatusCode::INTERNAL_SERVER_ERROR, format!("failed to unregister database: {error}"))
         });
         Ok(match outcome? {
-            Some((facts, unconfirmed)) => done("unregistered", &path, local_txid(&facts), &unconfirmed),
-            None => done("already_unregistered", &path, 0, &[]),
+            Some((facts, unconfirmed)) => {
+                Refused::if_only_here("unregistered", &unconfirmed)?;
+                done("unregistered", &path, local_txid(&facts))
+            }
+            None => done("already_unregistered", &path, 0),
         })
     }
 
@@ -308,13 +321,8 @@ fn patience(seconds: Option<u64>) -> Duration {
 /// Ten years in seconds; clocks cannot count to the end of time.
 const LONGEST: u64 = 10 * 365 * 24 * 60 * 60;
 
-fn done(status: &str, path: &Path, txid: u64, unconfirmed: &[Unconfirmed]) -> Done {
-    Done {
-        status: status.to_owned(),
-        path: path.display().to_string(),
-        txid: Some(txid),
-        unconfirmed: unconfirmed.iter().map(only_here).collect(),
-    }
+fn done(status: &str, path: &Path, txid: u64) -> Done {
+    Done { status: status.to_owned(), path: path.display().to_string(), txid: Some(txid) }
 }
 
 fn sync_refused(error: SyncError, path: &Path) -> Refused {
