@@ -18,7 +18,7 @@
 //! a daemon and the commands that ask it say to each other.
 //!
 //! `types` are the nouns. `config`, `daemon` and `cli` open doors and read what
-//! the rooms pin up in `status`.
+//! the rooms pin up in `status`; `health` says whether one can sleep.
 
 pub mod audit;
 pub mod capture;
@@ -29,8 +29,10 @@ pub mod daemon;
 pub mod doctor;
 pub mod drill;
 pub mod durable;
+pub mod health;
 pub mod legacy;
 pub mod ltx;
+pub mod observe;
 pub mod replica;
 pub mod restore;
 pub mod serve;

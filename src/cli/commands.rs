@@ -19,6 +19,7 @@ use super::values;
 pub(crate) fn all() -> Vec<Command> {
     vec![
         audit(),
+        check(),
         completion(),
         databases(),
         doctor(),
@@ -103,6 +104,24 @@ fn man() -> Command {
         .long_about("The man command prints the manual page, as the man program reads it.")
         .override_usage("[arguments]")
         .after_help("$ PROGRAM man > /usr/share/man/man1/PROGRAM.1\n$ PROGRAM man | man -l -")
+}
+
+fn check() -> Command {
+    command("check", "tell a monitoring system how the databases are")
+        .long_about(
+            "The check command asks the running daemon how the databases are and answers in the\n\
+             form of Nagios plugins: one line with performance data, more lines with details, and\n\
+             the exit code 0 (OK), 1 (WARNING), 2 (CRITICAL) or 3 (UNKNOWN). If no daemon answers,\n\
+             that is a WARNING at least, and the files are compared with the replicas.",
+        )
+        .args(config_flags())
+        .arg(value("addr", "HOST:PORT", "Where the daemon answers. Defaults to the config's.", ValueParser::string()))
+        .arg(value("token-file", "PATH", "File with the token to show. Defaults to the config's.", path()))
+        .arg(value("warning", "DURATION", "A longer lag is a WARNING.", parser(values::duration)))
+        .arg(value("critical", "DURATION", "A longer lag is CRITICAL.", parser(values::duration)))
+        .arg(value("timeout", "DURATION", "How long to wait for answers.\nDefaults to 10s.", parser(values::duration)))
+        .override_usage("[arguments]\n[arguments] DB_PATH")
+        .after_help("$ PROGRAM check\n$ PROGRAM check -warning 1m -critical 10m /path/to/db")
 }
 
 fn databases() -> Command {

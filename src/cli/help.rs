@@ -78,6 +78,7 @@ mod tests {
         let names: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix('\t')?.split("  ").next()).skip(1).collect();
         let expected = [
             "audit",
+            "check",
             "completion",
             "databases",
             "doctor",

@@ -1,13 +1,14 @@
 //! The terminal: which command, with what options, what it prints, how it ends.
 //!
 //! Always true: exit code 0 or 1, nothing else, unless the code of a child process
-//! was asked for. A failure prints `Error: ` and the
+//! was asked for, or by `check`, which speaks to monitoring systems. A failure prints `Error: ` and the
 //! reason on stderr, sometimes a second line `Try: ` with a command that works,
 //! and nothing on stdout, with two exceptions: flags that cannot be read also
 //! print the command's help on stdout, as scripts have come to expect, and a
 //! command that examines something prints what it found.
 
 mod audit;
+mod check;
 mod commands;
 mod completion;
 mod doctor;
@@ -20,6 +21,7 @@ mod inspect;
 mod listing;
 mod log;
 mod manual;
+mod observe;
 mod older;
 mod open;
 mod options;
@@ -49,9 +51,9 @@ use flags::FlagError;
 pub use completion::Shell;
 pub use error::CliError;
 pub use options::{
-    Ask, AuditOptions, ConfigFlags, DatabasesOptions, DoctorOptions, DrillOptions, GenerationsOptions, InfoJob,
-    InfoOptions, Job, Levels, LtxOptions, Order, PinAction, PinOptions, PruneOptions, ReplicateOptions, ResetOptions,
-    RestoreAllOptions, RestoreJob, RestoreOptions, Source, VersionOptions, WalOptions,
+    Ask, AuditOptions, CheckOptions, ConfigFlags, DatabasesOptions, DoctorOptions, DrillOptions, GenerationsOptions,
+    InfoJob, InfoOptions, Job, Levels, LtxOptions, Order, PinAction, PinOptions, PruneOptions, ReplicateOptions,
+    ResetOptions, RestoreAllOptions, RestoreJob, RestoreOptions, Source, VersionOptions, WalOptions,
 };
 pub use settings::{Context, Subject};
 
@@ -115,6 +117,9 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
         }
         Err(error) => {
             let reason = error.to_string();
+            if name == "check" {
+                return Ok(check::run(Err(CliError::Flags { reason }), context));
+            }
             render::complain(&reason);
             render::print(&help::of(&command, program))?;
             return Err(CliError::Flags { reason });
@@ -123,6 +128,7 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
     match command_name.as_str() {
         "audit" => return audit::run(&options::audit(&matches, program)?, Scope::All, context),
         "verify" => return audit::run(&options::audit(&matches, program)?, Scope::Chain, context),
+        "check" => return Ok(check::run(options::check(&matches), context)),
         "completion" => render::print(&completion::script(options::completion(&matches, program)?, program)),
         "databases" => inspect::databases(&options::databases(&matches)?, context),
         "doctor" => doctor::run(&options::doctor(&matches)?, context),

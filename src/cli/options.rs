@@ -124,6 +124,25 @@ pub struct AuditOptions {
     pub json: bool,
 }
 
+/// `check`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckOptions {
+    /// The config file.
+    pub config: ConfigFlags,
+    /// Only this database.
+    pub database: Option<PathBuf>,
+    /// Where the daemon answers.
+    pub addr: Option<String>,
+    /// What must be shown to it.
+    pub token_file: Option<PathBuf>,
+    /// A longer lag is a warning.
+    pub warning: Option<Duration>,
+    /// A longer lag is critical.
+    pub critical: Option<Duration>,
+    /// How long to wait for answers.
+    pub timeout: Duration,
+}
+
 /// `databases`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatabasesOptions {
@@ -444,6 +463,27 @@ pub(crate) fn man(matches: &Matches) -> Result<(), CliError> {
         [] => Ok(()),
         _ => Err(CliError::usage("too many arguments")),
     }
+}
+
+pub(crate) fn check(matches: &Matches) -> Result<CheckOptions, CliError> {
+    let database = match matches.words().as_slice() {
+        [] => None,
+        [path] => Some(PathBuf::from(path)),
+        _ => return Err(CliError::usage("too many arguments")),
+    };
+    let (warning, critical) = (matches.duration("warning"), matches.duration("critical"));
+    if warning.zip(critical).is_some_and(|(warning, critical)| warning > critical) {
+        return Err(CliError::usage("-warning must not be longer than -critical"));
+    }
+    Ok(CheckOptions {
+        config: config_flags(matches),
+        database,
+        addr: matches.text("addr"),
+        token_file: matches.path("token-file"),
+        warning,
+        critical,
+        timeout: matches.duration("timeout").unwrap_or(Duration::from_secs(10)),
+    })
 }
 
 pub(crate) fn databases(matches: &Matches) -> Result<DatabasesOptions, CliError> {

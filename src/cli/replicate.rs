@@ -18,11 +18,12 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::error::CliError;
+use super::observe::{self, Wanted};
 use super::open;
 use super::options::{Job as What, ReplicateOptions};
 use super::settings::Context;
 use crate::capture::connection;
-use crate::config::{Config, Environment, Socket};
+use crate::config::{Config, Environment, Socket, config_path};
 use crate::daemon::{Daemon, Settings, Unconfirmed};
 use crate::status::{DatabaseFacts, Health};
 
@@ -61,13 +62,18 @@ pub(crate) fn run(options: &ReplicateOptions, context: &Context) -> Result<(), C
     }
     let exec = exec.map(|text| CommandLine::parse(text)).transpose()?;
     open::one_place_each(config.runnable()?)?;
+    let file = match &options.job {
+        What::Config(flags) => Some(config_path(flags.path.as_deref(), &environment)),
+        What::Direct { .. } => None,
+    };
+    let wanted = observe::wanted(&config.global.monitoring, &context.program, file.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(ASYNC_THREADS)
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()
         .map_err(CliError::failed)?;
-    let outcome = runtime.block_on(replicate(options, context, config, exec.as_ref(), environment));
+    let outcome = runtime.block_on(replicate(options, context, config, exec.as_ref(), environment, wanted));
     // Whatever still runs belongs to a replica that did not answer in time.
     runtime.shutdown_background();
     outcome
@@ -79,6 +85,7 @@ async fn replicate(
     config: Config,
     exec: Option<&CommandLine>,
     environment: Environment,
+    wanted: Wanted,
 ) -> Result<(), CliError> {
     // Before anything is started, so that no signal finds the default behaviour.
     let mut signals = Signals::new()?;
@@ -95,7 +102,7 @@ async fn replicate(
         restore_missing: options.restore_if_db_not_exists,
         strict: options.strict_start,
     };
-    let daemon = Daemon::start(Vec::new(), settings);
+    let daemon = Arc::new(Daemon::start(Vec::new(), settings));
     let fleet = Arc::new(Fleet::new(daemon, context.clone(), environment, source, config, ways));
     tokio::select! {
         launched = fleet.launch() => launched?,
@@ -106,6 +113,10 @@ async fn replicate(
         }
     };
     let daemon = &fleet.daemon;
+    let observing = match options.once {
+        true => None,
+        false => Some(observe::start(wanted, daemon.clone()).await),
+    };
     let server = match socket.filter(|_| !options.once) {
         Some(socket) => socket::serve(&fleet, &socket).await,
         None => None,
@@ -143,6 +154,7 @@ async fn replicate(
             std::process::exit(1);
         }
     };
+    drop(observing);
     let confirmed = report(&stopped);
     outcome?;
     confirmed?;

@@ -9,6 +9,7 @@ use super::check::{Warning, WarningKind};
 use super::duration::show;
 use super::env::Environment;
 use super::error::Error;
+use super::monitoring::{self, Monitoring};
 use super::paths::absolute;
 use super::section::Section;
 
@@ -26,6 +27,8 @@ pub struct Global {
     pub strict_start: bool,
     /// Where commands reach the daemon, if they do.
     pub socket: Option<Socket>,
+    /// Who may know how things are, and who is told.
+    pub monitoring: Monitoring,
 }
 
 impl Default for Global {
@@ -36,6 +39,7 @@ impl Default for Global {
             shutdown_sync_interval: Duration::from_millis(500),
             strict_start: false,
             socket: None,
+            monitoring: Monitoring::default(),
         }
     }
 }
@@ -150,7 +154,7 @@ pub(crate) fn global(root: Section<'_>, environment: &Environment) -> Result<Glo
     above_zero("shutdown-sync-interval", "shutdown sync interval must be greater than 0", pause)?;
     let validation = root.section("validation").duration("interval");
     at_least_zero("validation.interval", "validation interval must not be negative", validation)?;
-    heartbeat(root)?;
+    let monitoring = monitoring::monitoring(root)?;
     levels(root)?;
     let defaults = Global::default();
     Ok(Global {
@@ -159,6 +163,7 @@ pub(crate) fn global(root: Section<'_>, environment: &Environment) -> Result<Glo
         shutdown_sync_interval: positive(pause).unwrap_or(defaults.shutdown_sync_interval),
         strict_start: root.bool("strict-start").unwrap_or(defaults.strict_start),
         socket: socket(root.section("socket"), environment)?,
+        monitoring,
     })
 }
 
@@ -172,19 +177,6 @@ fn socket(section: Section<'_>, environment: &Environment) -> Result<Option<Sock
         })?,
     };
     Ok(section.bool("enabled").unwrap_or(false).then_some(Socket { path, mode }))
-}
-
-fn heartbeat(root: Section<'_>) -> Result<(), Error> {
-    if let Some(url) = root.text("heartbeat-url").filter(|u| !u.starts_with("http://") && !u.starts_with("https://")) {
-        return Err(Error::field("heartbeat-url", "heartbeat URL must be a valid HTTP or HTTPS URL", url));
-    }
-    const MINUTE: i64 = 60_000_000_000;
-    match root.duration("heartbeat-interval") {
-        Some(nanos) if nanos < MINUTE => {
-            Err(Error::field("heartbeat-interval", "heartbeat interval must be at least 1 minute", &show(nanos)))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn levels(root: Section<'_>) -> Result<(), Error> {

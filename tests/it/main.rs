@@ -38,6 +38,8 @@ mod interop_s3;
 mod interop_urls;
 mod legacy;
 mod no_footprint;
+mod observe;
+mod observe_docs;
 mod pipeline;
 mod places;
 mod pretend;

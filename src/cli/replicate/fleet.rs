@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::cli::error::CliError;
@@ -20,7 +20,7 @@ use crate::status::{DatabaseFacts, DatabaseId, Health};
 
 /// All of them, and the daemon that follows them.
 pub(super) struct Fleet {
-    pub(super) daemon: Daemon,
+    pub(super) daemon: Arc<Daemon>,
     pub(super) environment: Environment,
     context: Context,
     /// Where the config can be read again, if there is one.
@@ -75,7 +75,7 @@ pub(super) enum RegisterError {
 
 impl Fleet {
     pub(super) fn new(
-        daemon: Daemon,
+        daemon: Arc<Daemon>,
         context: Context,
         environment: Environment,
         source: Option<ConfigFlags>,
@@ -302,6 +302,7 @@ impl Fleet {
             ("logging", known.config.logging != new.logging),
             ("socket", old.socket != new_global.socket),
             ("exec", old.exec != new_global.exec),
+            ("addr and what belongs to it", old.monitoring != new_global.monitoring),
             ("shutdown-sync-interval", old.shutdown_sync_interval != new_global.shutdown_sync_interval),
         ];
         let changed = changed.into_iter().filter(|(_, changed)| *changed);
