@@ -32,9 +32,19 @@ use crate::types::{Generation, Timestamp, page_checksum};
 #[derive(Debug)]
 pub(super) struct Local {
     pub(super) spool: Arc<Spool>,
-    /// Held open: closing it gives the lock up.
-    lock: File,
+    lock: Lock,
     dir: PathBuf,
+}
+
+/// The local state of a database, for this process alone until this is dropped.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file would not do: a child process that is just being started has it open too for a moment.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
 impl Local {
@@ -60,20 +70,19 @@ impl Local {
 
     /// Whether the directory still is the one that was opened, and locked for us alone.
     pub(super) fn is_there(&self) -> bool {
-        let locked = self.lock.metadata().ok().map(|meta| (meta.dev(), meta.ino()));
+        let locked = self.lock.0.metadata().ok().map(|meta| (meta.dev(), meta.ino()));
         let found = file_id(&lock_path(&self.dir)).ok().flatten();
         found.is_some() && found == locked && spool_dir(&self.dir).is_dir()
     }
 }
 
-/// The local state of a database, for this process alone until the file is closed.
-pub(super) fn take_lock(dir: &Path) -> Result<File, Error> {
+pub(super) fn take_lock(dir: &Path) -> Result<Lock, Error> {
     let path = lock_path(dir);
     let lock = durable::point("lock::open")
         .and_then(|()| File::options().create(true).truncate(false).write(true).open(&path));
     let lock = lock.map_err(Error::local("open", &path))?;
     match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(lock),
+        Ok(()) => Ok(Lock(lock)),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked(path)),
         Err(error) => Err(Error::local("lock", &path)(error.into())),
     }

@@ -2,21 +2,22 @@
 //! while somebody else may be at work on it.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
-use super::attach::{lock_path, take_lock};
+use super::attach::{Lock, lock_path, take_lock};
 use super::error::Error;
 use super::options::Options;
 use super::page_map::PageMap;
 use super::state::State;
+use crate::types::{WAL_HEADER_SIZE, frame_end};
+use crate::wal::{Scanner, WalHeader};
 
 /// The local state, held so that no daemon uses it.
 #[derive(Debug)]
 pub struct LocalState {
     dir: PathBuf,
-    /// Held open: closing it gives the lock up.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl LocalState {
@@ -36,6 +37,45 @@ impl LocalState {
     /// It is there and cannot be read.
     pub fn peek(options: &Options) -> io::Result<Option<State>> {
         PageMap::peek(&options.state_dir().join("pagemap"))
+    }
+
+    /// Committed frames in the log after what was captured; `None`: only a comparison could tell, because the log has
+    /// begun anew since or is gone.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn uncaptured(options: &Options, state: &State) -> io::Result<Option<u32>> {
+        let Some(cursor) = state.cursor else { return Ok(None) };
+        let log_path = options.log_path();
+        let mut log = match File::open(log_path) {
+            Ok(log) => log,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut header = Vec::new();
+        log.by_ref().take(WAL_HEADER_SIZE).read_to_end(&mut header)?;
+        let page_size = state.identity.page_size;
+        match WalHeader::parse(&header) {
+            Some(header) if header.salts == cursor.salts && header.page_size == page_size => {}
+            _ => return Ok(None),
+        }
+        log.seek(SeekFrom::Start(frame_end(cursor.frame, page_size)))?;
+        let mut log = BufReader::new(log);
+        let mut scanner = match cursor.frame {
+            0 => Scanner::at_start(&WalHeader::parse(&header).expect("parsed above")),
+            frame => Scanner::resume(page_size, cursor.big_endian, cursor.salts, frame, cursor.chain),
+        };
+        let size = frame_end(1, page_size) - frame_end(0, page_size);
+        let mut committed = cursor.frame;
+        loop {
+            let mut frame = Vec::new();
+            log.by_ref().take(size).read_to_end(&mut frame)?;
+            match scanner.push(&frame) {
+                Some(frame) if frame.commit.is_some() => committed = frame.number,
+                Some(_) => {}
+                None => return Ok(Some(committed - cursor.frame)),
+            }
+        }
     }
 
     /// Removes all of it. The lock goes last: whoever takes a new one begins with nothing.

@@ -38,6 +38,7 @@ pub(crate) fn all() -> Vec<Command> {
         restore(),
         snapshots(),
         start(),
+        status(),
         stop(),
         sync(),
         unregister(),
@@ -418,6 +419,19 @@ fn start() -> Command {
         .args(socket_flags(30))
         .override_usage("[arguments] DB_PATH")
         .after_help("$ PROGRAM start /path/to/db")
+}
+
+fn status() -> Command {
+    command("status", "show how the databases and their replicas are")
+        .long_about(
+            "The status command asks the running daemon how each database and each of its\n\
+             replicas is, and why not better: what is seen, captured and confirmed, how late that\n\
+             is, and what can be restored. Without a daemon it tells what the files on this\n\
+             machine and the replicas show.",
+        )
+        .args(socket_flags(10))
+        .override_usage("[arguments]\n[arguments] DB_PATH")
+        .after_help("$ PROGRAM status\n$ PROGRAM status /path/to/db\n$ PROGRAM status -json")
 }
 
 fn stop() -> Command {

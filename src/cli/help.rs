@@ -97,6 +97,7 @@ mod tests {
             "restore",
             "snapshots",
             "start",
+            "status",
             "stop",
             "sync",
             "unregister",

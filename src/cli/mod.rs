@@ -34,6 +34,7 @@ mod replicate;
 mod reset;
 mod restore;
 mod settings;
+mod status;
 mod values;
 mod version;
 
@@ -53,7 +54,7 @@ pub use error::CliError;
 pub use options::{
     Ask, AuditOptions, CheckOptions, ConfigFlags, DatabasesOptions, DoctorOptions, DrillOptions, GenerationsOptions,
     InfoJob, InfoOptions, Job, Levels, LtxOptions, Order, PinAction, PinOptions, PruneOptions, ReplicateOptions,
-    ResetOptions, RestoreAllOptions, RestoreJob, RestoreOptions, Source, VersionOptions, WalOptions,
+    ResetOptions, RestoreAllOptions, RestoreJob, RestoreOptions, Source, StatusOptions, VersionOptions, WalOptions,
 };
 pub use settings::{Context, Subject};
 
@@ -103,8 +104,7 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
         _ => {}
     }
     let Some(command) = commands::find(name) else {
-        let remark = if OTHER_COMMANDS.contains(&name.as_str()) { " in this version" } else { "" };
-        return Err(CliError::UnknownCommand { program: program.clone(), command: name.clone(), remark });
+        return Err(CliError::UnknownCommand { program: program.clone(), command: name.clone() });
     };
     let command_name = command.get_name().to_owned();
     // A command of ours alone, so no script relies on the path ending the flags.
@@ -142,6 +142,7 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
             let (order, ask) = options::order(&matches, &command_name, program)?;
             remote::run(&order, &ask, context)
         }
+        "status" => status::run(&options::status(&matches)?, context),
         "reset" => reset::run(&options::reset(&matches, program)?, context),
         "ltx" => listing::ltx(&options::ltx(&matches, program)?, context),
         "man" => options::man(&matches).and_then(|()| render::print(&manual::page(program))),
@@ -156,9 +157,6 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
     }
     .map(|()| ExitCode::SUCCESS)
 }
-
-/// Commands of Litestream that people may try here.
-const OTHER_COMMANDS: [&str; 1] = ["status"];
 
 /// What runs requests of commands that are not the daemon.
 fn runtime() -> Result<Runtime, CliError> {

@@ -100,6 +100,15 @@ pub enum InfoJob {
     Replicas(InfoOptions),
 }
 
+/// `status`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusOptions {
+    /// How to ask the daemon.
+    pub ask: Ask,
+    /// Only this database.
+    pub database: Option<PathBuf>,
+}
+
 /// `reset`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResetOptions {
@@ -530,7 +539,7 @@ pub(crate) fn info(matches: &Matches, program: &str) -> Result<InfoJob, CliError
 
 /// What the commands that ask the daemon have in common.
 fn ask(matches: &Matches, command: &str) -> Result<Ask, CliError> {
-    let default = if ["info", "list"].contains(&command) { 10 } else { 30 };
+    let default = if ["info", "list", "status"].contains(&command) { 10 } else { 30 };
     // For these two the original takes 0 for "however long".
     let endless = ["start", "stop"].contains(&command);
     let timeout = match matches.get("timeout").unwrap_or(Timeout(Some(Duration::from_secs(default)))) {
@@ -568,6 +577,15 @@ pub(crate) fn order(matches: &Matches, command: &str, program: &str) -> Result<(
         _ => Order::List,
     };
     Ok((order, ask(matches, command)?))
+}
+
+pub(crate) fn status(matches: &Matches) -> Result<StatusOptions, CliError> {
+    let database = match matches.words().as_slice() {
+        [] => None,
+        [path] => Some(PathBuf::from(path)),
+        _ => return Err(CliError::usage("too many arguments")),
+    };
+    Ok(StatusOptions { ask: ask(matches, "status")?, database })
 }
 
 pub(crate) fn reset(matches: &Matches, program: &str) -> Result<ResetOptions, CliError> {

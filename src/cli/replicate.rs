@@ -117,9 +117,9 @@ async fn replicate(
         true => None,
         false => Some(observe::start(wanted, daemon.clone()).await),
     };
-    let server = match socket.filter(|_| !options.once) {
-        Some(socket) => socket::serve(&fleet, &socket).await,
-        None => None,
+    let server = match (&observing, socket) {
+        (Some(observing), Some(socket)) => socket::serve(&fleet, &observing.observer, &socket).await,
+        _ => None,
     };
     let reloading = tokio::spawn(reload_when_told(fleet.clone(), hangups));
     let manager = Manager::of(&fleet.environment).map(Arc::new);

@@ -192,6 +192,15 @@ impl Stage {
         sql(&out, "SELECT count(*) FROM t").trim().parse().unwrap()
     }
 
+    fn arrives(&self, replica: &str, rows: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.rows(replica) != rows {
+            let (found, log) = (self.rows(replica), self.log());
+            assert!(Instant::now() < deadline, "{found} rows instead of {rows}\n{}\n{log}", self.fine(&["list"]));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     fn states(&self) -> Vec<(String, String)> {
         let listed = self.json(&["list", "-json"]);
         let listed = listed["databases"].as_array().unwrap().iter();
@@ -253,7 +262,7 @@ fn a_day(client: PathBuf, daemon: &Path) {
     assert_eq!(keys.as_object().unwrap().keys().collect::<Vec<_>>(), ["status", "db_path", "state", "txid", "socket"]);
     assert_eq!((&keys["status"], &keys["state"]), (&json!("started"), &json!("running")));
     assert_eq!(stage.lines(&["start", &a]), state("already_running", "running"));
-    until("it is replicating again", || stage.rows("ra") == 5);
+    stage.arrives("ra", 5);
 
     let url = format!("file://{}", stage.text("rb"));
     let registered = |status: &str| {
@@ -667,4 +676,101 @@ fn a_reset_forgets_the_local_state_and_nothing_else() {
         let missing = reset(&["/nope.db"]);
         assert_eq!(missing, (Some(1), String::new(), "Error: database does not exist: /nope.db\n".to_owned()));
     }
+}
+
+/// Litestream's columns, whoever is asked.
+fn table(text: &str) -> Vec<Vec<String>> {
+    let lines = text.lines().take_while(|line| !line.is_empty());
+    lines
+        .map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect())
+        .collect()
+}
+
+#[test]
+fn status_asks_the_daemon_and_without_one_the_files_and_the_replicas() {
+    let mut stage = Stage::new(ours());
+    stage.config(&["a", "b"]);
+    let run = |words: &[&str]| {
+        let output = Command::new(ours()).arg("status").args(words).current_dir(stage.dir.path()).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (a, header) = (stage.text("a.db"), ["database", "status", "local txid", "wal size"]);
+    // Before the first start.
+    let (code, out, err) = run(&["-config", "c.yml", "a.db"]);
+    assert_eq!((code, table(&out)[0].clone()), (Some(0), header.map(str::to_owned).to_vec()));
+    assert_eq!(table(&out)[1][..2], [a.clone(), "not initialized".to_owned()], "{out}");
+    assert!(err.contains("no daemon answers at"), "{err}");
+    drop(run);
+    stage.launch(&ours());
+    for name in ["a.db", "b.db"] {
+        stage.fine(&["sync", "-wait", "-timeout", "60", name]);
+    }
+    let txid = format!("{:016x}", stage.json(&["sync", "-json", "a.db"])["txid"].as_u64().unwrap());
+    let out = stage.fine(&["status", "a.db"]);
+    assert_eq!(table(&out)[1][..3], [a.clone(), "ok".to_owned(), txid.clone()], "{out}");
+    assert!(out.contains(&format!("\n{a}: ok\n")) && out.contains("  replica file (file): ok\n"), "{out}");
+    assert!(
+        out.contains(&format!("confirmed: {txid} of 20")) && out.contains("lag: 0 s, 0 B; restorable: 20"),
+        "{out}"
+    );
+    assert_eq!(table(&stage.fine(&["status"])).len(), 3);
+    let json = stage.json(&["status", "-json"]);
+    let row = &json[0];
+    let keys: Vec<_> = row.as_object().unwrap().keys().take(4).collect();
+    assert_eq!(keys, ["database", "status", "local_txid", "wal_size"]);
+    assert_eq!((&row["source"], &row["health"], &row["guard"]), (&json!("daemon"), &json!("ok"), &json!(true)));
+    stage.fine(&["stop", "b.db"]);
+    assert_eq!(table(&stage.fine(&["status", "b.db"]))[1][1], "stopped");
+    // One that is not the daemon's, and not in the config.
+    assert!(stage.ask(&["status", "c.db"]).stderr.contains("database not found in config: "));
+    stage.end();
+
+    let run = |words: &[&str]| {
+        let output = Command::new(ours()).arg("status").args(words).current_dir(stage.dir.path()).output().unwrap();
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (out, err) = run(&["-config", "c.yml"]);
+    assert!(err.contains("Warning: no daemon answers at"), "{err}");
+    assert_eq!(table(&out)[1][..3], [a.clone(), "ok".to_owned(), txid], "all that was captured is there: {out}");
+    // A commit that nobody captures.
+    let writer = rusqlite::Connection::open(stage.path("a.db")).unwrap();
+    writer.execute("INSERT INTO t VALUES (9)", []).unwrap();
+    let (out, _) = run(&["-config", "c.yml", "-json", "a.db"]);
+    let row: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&row[0]["status"], &row[0]["source"]), (&json!("error"), &json!("files")), "{out}");
+    assert!(row[0]["uncaptured_frames"].as_u64().unwrap() > 0, "{out}");
+    drop(writer);
+    // A replica that lost what it had, and a database that is gone.
+    fs::remove_dir_all(stage.path("rb")).unwrap();
+    let (out, _) = run(&["-config", "c.yml", "b.db"]);
+    assert!(out.contains(": error") || table(&out)[1][1] == "error", "{out}");
+    assert!(out.contains("replica file (file): failed: it holds nothing"), "{out}");
+    fs::remove_file(stage.path("b.db")).unwrap();
+    fs::remove_dir_all(stage.path(".b.db-litestream")).unwrap();
+    let (out, _) = run(&["-config", "c.yml", "b.db"]);
+    assert_eq!(table(&out)[1][1..], ["no database", "-", "-"], "{out}");
+}
+
+/// A socket that was asked for by name must answer.
+#[test]
+fn status_does_not_pretend_that_a_daemon_answered() {
+    let stage = Stage::new(ours());
+    let refused = stage.ask(&["status"]);
+    assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""));
+    assert!(refused.stderr.starts_with("Error: failed to connect to control socket: "), "{refused:?}");
+}
+
+#[test]
+fn our_status_of_the_official_daemon_comes_from_the_files() {
+    let Some(official) = official() else { return };
+    let mut stage = Stage::new(ours());
+    stage.launch(&official);
+    stage.fine(&["sync", "-wait", "-timeout", "60", "a.db"]);
+    let socket = stage.text("s");
+    let words = ["status", "-socket", &socket, "-config", "c.yml", "a.db"];
+    let output = Command::new(ours()).args(words).current_dir(stage.dir.path()).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot tell"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("confirmed: 0000000000000001"), "{output:?}");
+    stage.end();
 }

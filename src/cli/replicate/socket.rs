@@ -18,6 +18,7 @@ use crate::control::{
     WaitRequest, line,
 };
 use crate::daemon::{Changed, SyncError, Unconfirmed};
+use crate::observe::Observer;
 use crate::serve::{Answer, Handler, Limits, Request, Server};
 use crate::status::{DatabaseFacts, DatabaseId, Health};
 use crate::types::Timestamp;
@@ -33,8 +34,12 @@ const LIMITS: Limits = Limits {
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Serves the socket until that is dropped. Without it, the daemon goes on all the same.
-pub(super) async fn serve(fleet: &Arc<Fleet>, socket: &Socket) -> Option<Server> {
-    let desk = Arc::new(Desk { fleet: fleet.clone(), started: (Instant::now(), SystemTime::now().into()) });
+pub(super) async fn serve(fleet: &Arc<Fleet>, observer: &Arc<Observer>, socket: &Socket) -> Option<Server> {
+    let desk = Arc::new(Desk {
+        fleet: fleet.clone(),
+        observer: observer.clone(),
+        started: (Instant::now(), SystemTime::now().into()),
+    });
     let handler: Handler = Arc::new(move |request| {
         let desk = desk.clone();
         async move { desk.answer(request).await.unwrap_or_else(Refused::answer) }.boxed()
@@ -54,6 +59,7 @@ pub(super) async fn serve(fleet: &Arc<Fleet>, socket: &Socket) -> Option<Server>
 
 struct Desk {
     fleet: Arc<Fleet>,
+    observer: Arc<Observer>,
     started: (Instant, Timestamp),
 }
 
@@ -90,7 +96,7 @@ impl Refused {
 }
 
 /// The routes and their methods.
-const ROUTES: [(&str, &str); 11] = [
+const ROUTES: [(&str, &str); 12] = [
     ("/start", "POST"),
     ("/stop", "POST"),
     ("/sync", "POST"),
@@ -101,6 +107,7 @@ const ROUTES: [(&str, &str); 11] = [
     ("/txid", "GET, HEAD"),
     ("/list", "GET, HEAD"),
     ("/info", "GET, HEAD"),
+    ("/status", "GET, HEAD"),
     ("/debug/sync-status", "GET, HEAD"),
 ];
 
@@ -129,6 +136,7 @@ impl Desk {
             "/txid" => self.position(&request).map(fine),
             "/list" => Ok(fine(self.list())),
             "/info" => Ok(fine(self.info())),
+            "/status" => Ok(fine(self.observer.status())),
             _ => self.diagnostics(&request).map(fine),
         }
     }
@@ -353,5 +361,5 @@ fn local_txid(facts: &DatabaseFacts) -> u64 {
 
 /// When something arrived last on the replica that waits longest.
 fn last_sync(facts: &DatabaseFacts) -> Option<Timestamp> {
-    facts.replicas.iter().map(|replica| replica.timestamp).min().flatten()
+    facts.replicas.iter().map(|replica| replica.advanced).min().flatten()
 }
