@@ -81,6 +81,19 @@ impl Error {
         matches!(self, Self::Missing(_) | Self::Sqlite(connection::Error::Empty(_)))
     }
 
+    /// The disk has no room, or the user's share of it is used up.
+    pub fn is_disk_full(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+            if matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+
     /// The message with its causes and, where it helps, the way out.
     pub fn chain(&self) -> String {
         let mut text = self.causes();

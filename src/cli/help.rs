@@ -78,21 +78,32 @@ mod tests {
         let names: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix('\t')?.split("  ").next()).skip(1).collect();
         let expected = [
             "audit",
+            "check",
             "completion",
             "databases",
             "doctor",
             "drill",
             "generations",
             "info",
+            "list",
             "ltx",
             "man",
             "pin",
             "prune",
+            "register",
+            "reload",
             "replicate",
+            "reset",
             "restore",
             "snapshots",
+            "start",
+            "status",
+            "stop",
+            "sync",
+            "unregister",
             "verify",
             "version",
+            "wait",
         ];
         assert_eq!(names, expected);
     }

@@ -33,7 +33,7 @@ use futures::stream::BoxStream;
 use crate::types::Timestamp;
 
 pub use conditions::{Conditional, Conditions, Known, PROBE};
-pub use counted::{Counted, Counts, Operation, Snapshot};
+pub use counted::{Counted, Counts, Failure, Operation, Snapshot, TIME_BOUNDS};
 pub use error::{Error, ErrorKind, Result};
 pub use file::FileStorage;
 pub use key::{Key, KeyError};

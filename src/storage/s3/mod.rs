@@ -171,7 +171,7 @@ impl Bucket {
     {
         let counted = |client| {
             let (counted, answer) = (self.counts.begin(operation), request(client));
-            async move { counted.end(answer.await) }
+            async move { counted.end_as(answer.await, failure::kind) }
         };
         self.link.send(counted).await
     }
