@@ -29,7 +29,7 @@ use crate::capture::Base;
 use crate::ltx::{self, Decoder, Encoding, Level};
 use crate::replica;
 use crate::replica::{Listing, PutError, Replica, Segment, Shelf};
-use crate::spool::{Pending, Seq, Spool, Spooled};
+use crate::spool::{Pending, Seq, Spool, Spooled, Uploaded};
 use crate::storage::{Body, ErrorKind};
 use crate::types::{Generation, Timestamp, Txid, TxidRange};
 
@@ -175,6 +175,8 @@ pub struct Uploader {
     fenced: bool,
     tidied: bool,
     claims: Option<Claims>,
+    /// For whoever merges what was uploaded.
+    uploaded: Option<Uploaded>,
 }
 
 #[derive(Debug)]
@@ -190,6 +192,7 @@ struct Opened {
 struct Prepared {
     txid: Txid,
     through: Seq,
+    made_of: Vec<Spooled>,
     timestamp: Timestamp,
     header: ltx::Header,
     size: u64,
@@ -240,6 +243,7 @@ impl Uploader {
             fenced: false,
             tidied: false,
             claims: None,
+            uploaded: None,
         }
     }
 
@@ -252,6 +256,12 @@ impl Uploader {
     #[must_use]
     pub fn unlisted(self, claims: Claims) -> Self {
         Self { claims: Some(claims), ..self }
+    }
+
+    /// The same, remembering what each object was made of.
+    #[must_use]
+    pub fn remembering(self, uploaded: Uploaded) -> Self {
+        Self { uploaded: Some(uploaded), ..self }
     }
 
     /// The replica.
@@ -342,6 +352,9 @@ impl Uploader {
         }
         self.note_fence(put)?;
         let done = self.unresolved.take().expect("still there");
+        if let Some(uploaded) = &self.uploaded {
+            uploaded.add(spool, done.txid, &done.made_of);
+        }
         self.shelf.put(done.segment(), done.header);
         self.confirm(done.txid, done.through, done.timestamp);
         Ok(Advanced::Shipped)
@@ -619,7 +632,8 @@ fn merge(spool: &Spool, segments: &[Spooled], txid: Txid, encoding: Encoding) ->
         let (out, finished) = ltx::merge(inputs, out, txids, encoding)?;
         (PreparedBody::Disk(out.into_inner().map_err(|e| ltx::Error::Io(e.into_error()))?), finished.size)
     };
-    Ok(Prepared { txid, through: newest.seq, timestamp: newest.header.timestamp, header, size, body })
+    let (through, timestamp, made_of) = (newest.seq, newest.header.timestamp, segments.to_vec());
+    Ok(Prepared { txid, through, made_of, timestamp, header, size, body })
 }
 
 #[cfg(test)]

@@ -278,11 +278,11 @@ fn replicate() -> Command {
         ))
         .arg(switch(
             "force-snapshot",
-            "Also write a snapshot of every database. Requires -once.\nNot available in this version.",
+            "Then make the newest point of every replica a snapshot. Requires -once.",
         ))
         .arg(switch(
             "enforce-retention",
-            "Also remove snapshots older than the retention. Requires -once.\nNot available in this version.",
+            "Then delete what the retention settings no longer keep. Requires -once.",
         ))
         .arg(value(
             "log-level",
@@ -333,8 +333,9 @@ fn restore() -> Command {
         ))
         .arg(switch(
             "all",
-            "Restore every database of the configuration file. One that fails keeps no\n\
-             other from being restored; then the exit code is 1.",
+            "Restore every database of the configuration file, or every one that is found\n\
+             below a URL. One that fails keeps no other from being restored; then the exit\n\
+             code is 1.",
         ))
         .arg(switch("if-db-not-exists", "Returns exit code of 0 if the database already exists."))
         .arg(switch("if-replica-exists", "Returns exit code of 0 if no backups found."))
@@ -385,7 +386,7 @@ fn restore() -> Command {
             parser(values::index),
         ))
         .arg(switch("v", "Verbose output."))
-        .override_usage("[arguments] DB_PATH\n[arguments] -o PATH REPLICA_URL\n[arguments] -all [-o DIR]")
+        .override_usage("[arguments] DB_PATH\n[arguments] -o PATH REPLICA_URL\n[arguments] -all [-o DIR]\n[arguments] -all -o DIR URL")
         .after_help(
             "# Restore latest replica for database to original location.\n\
              $ PROGRAM restore /path/to/db\n\n\

@@ -18,6 +18,7 @@ mod inspect;
 mod listing;
 mod log;
 mod older;
+mod once;
 mod open;
 mod options;
 mod pin;

@@ -13,7 +13,9 @@ use crate::daemon::{Destination, Job};
 use crate::ltx::Encoding;
 use crate::replica::{Layout, Replica, Spellings};
 use crate::storage::s3::{self, S3Storage};
-use crate::storage::{Conditional, FileStorage, Key, Known, LookFirst, Pace, Retry, Storage, Throttle};
+use crate::storage::{
+    Conditional, Counted, Counts, FileStorage, Key, Known, LookFirst, Pace, Retry, Storage, Throttle,
+};
 use crate::upkeep::{Keep, Policy, Retention, Snapshots, TimeOfDay};
 
 /// Where a replica is.
@@ -24,7 +26,7 @@ pub(super) struct Place {
     pub(super) root: Key,
     /// Other spellings of it that may have data instead.
     others: Vec<Key>,
-    layout: Layout,
+    pub(super) layout: Layout,
 }
 
 /// The storage of a replica. Nothing is contacted yet.
@@ -49,7 +51,18 @@ pub(super) fn place(settings: &ReplicaSettings) -> Result<Place, CliError> {
 
 /// Opens a replica. Nothing is contacted yet.
 pub(super) fn replica(settings: &ReplicaSettings) -> Result<Replica, CliError> {
-    let Place { storage, root, others, layout } = place(settings)?;
+    on(settings, place(settings)?)
+}
+
+/// The same with what is asked of its storage counted, every attempt of it.
+pub(super) fn counted(settings: &ReplicaSettings) -> Result<(Replica, Arc<Counts>), CliError> {
+    let (place, counts) = (place(settings)?, Arc::new(Counts::default()));
+    let storage = Arc::new(Counted::new(place.storage, counts.clone()));
+    Ok((on(settings, Place { storage, ..place })?, counts))
+}
+
+fn on(settings: &ReplicaSettings, place: Place) -> Result<Replica, CliError> {
+    let Place { storage, root, others, layout } = place;
     // Inside the retries, so that each attempt keeps the pace.
     let pace = Pace::shared(&settings.backend.service(), settings.max_upload_rate);
     let mut storage: Arc<dyn Storage> = Arc::new(Retry::new(Arc::new(Throttle::new(storage, pace))));
@@ -78,7 +91,7 @@ pub(super) fn s3_storage(options: s3::Options, conditional_writes: bool) -> Arc<
 }
 
 /// The first place that exists, else the first.
-fn directory(candidates: &[PathBuf]) -> PathBuf {
+pub(super) fn directory(candidates: &[PathBuf]) -> PathBuf {
     let existing = candidates.iter().find(|path| path.is_dir());
     existing.or(candidates.first()).cloned().unwrap_or_default()
 }
@@ -115,6 +128,13 @@ fn resolved(path: &Path) -> PathBuf {
         Some((above, real)) => real.join(path.strip_prefix(above).unwrap_or(Path::new(""))),
         None => path.to_owned(),
     }
+}
+
+/// Where the local state of a database is.
+pub(super) fn state_dir(database: &Database) -> PathBuf {
+    let defaults = capture::Options::new(&database.path);
+    let meta_path = database.meta_path.clone().unwrap_or(defaults.meta_path);
+    capture::Options { meta_path, path: defaults.path, ..capture::Options::new(&database.path) }.state_dir()
 }
 
 /// What the daemon does for a database.

@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::drill;
 use super::error::CliError;
+use super::once::Asked;
 use super::open;
 use super::options::{Job as What, ReplicateOptions};
 use super::settings::Context;
@@ -91,6 +92,7 @@ async fn replicate(options: &ReplicateOptions, config: &Config, databases: &[Dat
     }
     let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
     let settings = Settings { workers, stopping_retry: config.global.shutdown_sync_interval, ..Settings::default() };
+    let asked = Asked::new(options, databases, &jobs)?;
     let rehearsals = drill::rehearsals(databases, &jobs);
     let daemon = Daemon::start(jobs, settings);
     let rehearsals = (!options.once).then(|| daemon.rehearse(rehearsals));
@@ -115,6 +117,7 @@ async fn replicate(options: &ReplicateOptions, config: &Config, databases: &[Dat
     };
     once?;
     report(&stopped)?;
+    asked.run().await?;
     tracing::info!("litestream shut down");
     Ok(())
 }
