@@ -2,7 +2,7 @@
 //! goes once it could have gone for the whole of the grace. Marks live in memory:
 //! a restart begins the grace again, which deletes nothing early.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::retain::{self, Rule, Verdict};
@@ -62,9 +62,10 @@ impl Upkeep {
             return Ok(Round::Nothing { again: self.next_round(items, &retention, every) });
         }
         let pins = self.replica.pins().await?;
-        let mut verdict = retain::judge(items, &retention, &pins)?;
-        self.report(&mut verdict);
+        let verdict = retain::judge(items, &retention, &pins)?;
+        self.report_pins(&verdict);
         let ripe = self.ripe(&verdict, now, retention.grace);
+        let ripe = self.unasked(ripe, verdict.snapshots.1);
         if ripe.iter().any(|(_, rule)| matches!(rule, Rule::OldSnapshot | Rule::OldChanges)) {
             // What is to stay was not looked at for a long time, perhaps. What only makes room can wait.
             if let Some(found) = self.audit(now).await? {
@@ -120,8 +121,8 @@ impl Upkeep {
         young.filter(|_| items.len() > 1).map(|i| (retention.history - i.age).max(every)).min()
     }
 
-    /// Says once what somebody should know, and takes back what nobody asked for.
-    fn report(&mut self, verdict: &mut Verdict) {
+    /// Says once what somebody should know.
+    fn report_pins(&mut self, verdict: &Verdict) {
         if verdict.lost_pins.len() > self.deletions.lost_pins {
             let names: Vec<String> = verdict.lost_pins.iter().map(|pin| pin.name.to_string()).collect();
             tracing::error!(
@@ -131,11 +132,17 @@ impl Upkeep {
             );
         }
         self.deletions.lost_pins = verdict.lost_pins.len();
-        if !verdict.is_excessive() {
+    }
+
+    /// Takes back what nobody asked for. Only what is to go now counts: within a
+    /// grace longer than the time between snapshots, most of them are dispensable.
+    fn unasked(&mut self, mut ripe: Vec<(Segment, Rule)>, all: usize) -> Vec<(Segment, Rule)> {
+        let old = ripe.iter().filter(|(_, rule)| *rule == Rule::OldSnapshot);
+        let gone = old.map(|(segment, _)| segment.txids.max()).collect::<BTreeSet<_>>().len();
+        if !retain::is_excessive(gone, all) {
             self.deletions.excessive = None;
-            return;
+            return ripe;
         }
-        let (gone, all) = verdict.snapshots;
         if self.deletions.excessive.replace((gone, all)) != Some((gone, all)) {
             tracing::error!(
                 replica = self.replica.name(),
@@ -144,7 +151,8 @@ impl Upkeep {
                 "more than half of the snapshots would be deleted at once: none is; if this is wanted, use \"prune -confirm\""
             );
         }
-        verdict.deletions.retain(|(_, rule)| matches!(rule, Rule::Merged | Rule::Promoted));
+        ripe.retain(|(_, rule)| matches!(rule, Rule::Merged | Rule::Promoted));
+        ripe
     }
 }
 

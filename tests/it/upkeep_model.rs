@@ -749,6 +749,34 @@ async fn merging_changes_no_time() {
     }
 }
 
+/// Within a grace of an hour most of the snapshots of every ten minutes are
+/// dispensable. They go all the same, each when its time has come.
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_that_are_made_more_often_than_the_grace_is_long_are_deleted() {
+    let minute = Duration::from_secs(60);
+    let policy = Policy {
+        retention: Some(Retention { history: minute * 10, ..Retention::default() }),
+        snapshots: Snapshots { interval: minute * 10, at: None },
+        ..Policy::default()
+    };
+    let mut world = World::new(19, 0, policy, 5, 512).await;
+    for _ in 0..200 {
+        world.commit(1).await;
+        world.pass(minute * 5).await;
+    }
+    let segments = world.segments().await;
+    let snapshots = segments.iter().filter(|s| s.level == Level::SNAPSHOT).count();
+    assert!((6..=12).contains(&snapshots) && segments.len() < 80, "{snapshots} of {}", segments.len());
+    world.check().await;
+    // But a policy that would have most of them go at once is not followed unasked.
+    let retention = Retention { grace: minute, ..world.policy.retention.unwrap() };
+    world.policy = Policy { retention: Some(retention), ..world.policy.clone() };
+    world.restart().await;
+    world.pass(minute * 5).await;
+    let left = world.segments().await.into_iter().filter(|s| s.level == Level::SNAPSHOT).count();
+    assert_eq!(left, snapshots);
+}
+
 /// Nothing that a restart forgets is deleted early, and what goes, goes only
 /// after the grace.
 #[tokio::test(flavor = "multi_thread")]
