@@ -204,6 +204,11 @@ fn prune() -> Command {
             "How much history to keep, instead of snapshot.retention.\nRequired with a replica URL.",
             parser(values::duration),
         ))
+        .arg(switch(
+            "snapshot",
+            "First make the newest point a snapshot, for replicas whose daemon must not\n\
+             list and so makes none.",
+        ))
         .arg(switch("dry-run", "Print what would be deleted and why, and delete nothing."))
         .arg(switch("confirm", "Delete even if that is more than half of the snapshots."))
         .override_usage("[arguments]\n[arguments] DB_PATH\n[arguments] REPLICA_URL")

@@ -200,7 +200,8 @@ fn policy(settings: &ReplicaSettings) -> Policy {
     }
 }
 
-fn encoding(settings: &ReplicaSettings) -> Encoding {
+/// How segments are packed there.
+pub(super) fn encoding(settings: &ReplicaSettings) -> Encoding {
     match settings.ltx_encoding {
         LtxEncoding::Block => Encoding::Block,
         LtxEncoding::Frame => Encoding::Frame,

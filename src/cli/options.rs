@@ -155,6 +155,8 @@ pub struct PruneOptions {
     pub replica: Option<String>,
     /// In place of `snapshot.retention`; always given with a URL.
     pub retention: Option<Duration>,
+    /// First make the newest point a snapshot.
+    pub snapshot: bool,
     /// Only tell.
     pub dry_run: bool,
     /// Also delete more than half of the snapshots.
@@ -422,11 +424,15 @@ pub(crate) fn prune(matches: &Matches, program: &str) -> Result<PruneOptions, Cl
     if retention.is_some_and(|retention| retention.is_zero()) {
         return Err(CliError::usage("-retention must be greater than 0"));
     }
+    if matches.on("snapshot") && matches.on("dry-run") {
+        return Err(CliError::usage("cannot specify -snapshot with -dry-run: nothing is to be written"));
+    }
     Ok(PruneOptions {
         config: config_flags(matches),
         source,
         replica: matches.text("replica"),
         retention,
+        snapshot: matches.on("snapshot"),
         dry_run: matches.on("dry-run"),
         confirm: matches.on("confirm"),
     })
@@ -693,6 +699,7 @@ mod tests {
             ),
             ("prune -retention 0s db", "-retention must be greater than 0"),
             ("prune a b", "too many arguments"),
+            ("prune -snapshot -dry-run db", "cannot specify -snapshot with -dry-run: nothing is to be written"),
             ("ltx a b", "too many arguments"),
             ("info", "database path or replica URL required / p info /path/to/db"),
             ("ltx -config c file:///a", "cannot specify a replica URL and the -config flag"),

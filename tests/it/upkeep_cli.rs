@@ -337,6 +337,36 @@ async fn retention_can_be_enforced_with_once() {
     assert_eq!(living.snapshots(), left, "retention is disabled");
 }
 
+/// The daemon may create and read; snapshots and deletions are made with other credentials.
+#[test]
+fn prune_makes_the_snapshots_of_a_replica_that_must_not_be_listed() {
+    let living = Living::new("");
+    let at = living.dir.path().display().to_string();
+    let text = format!("dbs: [{{path: {at}/db, replica: {{path: {at}/r, create-only: true}}}}]\n");
+    std::fs::write(living.dir.path().join("l.yml"), text).unwrap();
+    for _ in 0..4 {
+        assert!(living.once("").status.success());
+        living.sql("INSERT INTO t VALUES (randomblob(3000))");
+    }
+    assert_eq!(living.snapshots(), [""; 0], "the daemon makes none");
+    let run = |words: String| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_brooklet"));
+        let done = command.args(words.split(' ')).current_dir(living.dir.path()).env_clear().output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let done = run(format!("prune -snapshot -retention 1h file://{at}/r"));
+    assert!(done.contains("0000000000000001-0000000000000004.ltx is a snapshot"), "{done}");
+    assert_eq!(living.snapshots(), ["0000000000000001-0000000000000004.ltx"]);
+    assert!(living.once("").status.success(), "the daemon goes on");
+    run(format!("prune -snapshot -retention 1h file://{at}/r"));
+    assert_eq!(living.snapshots().len(), 2);
+    run(format!("restore -o out.db file://{at}/r"));
+    let out = rusqlite::Connection::open(living.dir.path().join("out.db")).unwrap();
+    let rows: i64 = out.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 5);
+}
+
 #[test]
 fn what_needs_a_listing_is_refused_where_listing_is_forbidden() {
     let living = Living::new("");
