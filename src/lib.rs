@@ -14,6 +14,8 @@
 //! `legacy` reads what Litestream 0.3 left behind. `audit` reads whole replicas
 //! and says what is wrong; `drill` rehearses restores.
 //!
+//! `serve` speaks HTTP for whoever has something to answer.
+//!
 //! `types` are the nouns. `config`, `daemon` and `cli` open doors and read what
 //! the rooms pin up in `status`.
 
@@ -29,6 +31,7 @@ pub mod legacy;
 pub mod ltx;
 pub mod replica;
 pub mod restore;
+pub mod serve;
 pub mod spool;
 pub mod status;
 pub mod storage;

@@ -31,6 +31,18 @@ pub struct Asked {
     pub bytes: u64,
 }
 
+impl Asked {
+    /// What was asked between two looks at the counters.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            lists: self.lists.saturating_sub(before.lists),
+            reads: self.reads.saturating_sub(before.reads),
+            bytes: self.bytes.saturating_sub(before.bytes),
+        }
+    }
+}
+
 impl Prices {
     /// Keeping so many bytes for a month.
     pub fn keeping(&self, bytes: u64) -> u64 {

@@ -21,16 +21,18 @@ use crate::storage::{Counts, Operation};
 pub(crate) fn run(options: &AuditOptions, scope: Scope, context: &Context) -> Result<ExitCode, CliError> {
     let subject = context.subject(&options.source, &options.config)?;
     context.start_log_beside_listing(&subject.warnings)?;
-    let replicas = subject.named(options.replica.as_deref()).map(open::counted).collect::<Result<Vec<_>, _>>()?;
+    let replicas = subject.named(options.replica.as_deref()).map(open::replica).collect::<Result<Vec<_>, _>>()?;
     if replicas.is_empty() {
         return Err(listing::unknown_replica(options.replica.as_deref(), &options.source));
     }
     let runtime = super::runtime()?;
     let now = SystemTime::now().into();
     let mut shown = Vec::new();
-    for (replica, counts) in &replicas {
+    for replica in &replicas {
+        // The counters may be those of all replicas in a bucket.
+        let before = asked(replica.counts());
         let report = runtime.block_on(audit(replica, scope, now)).map_err(CliError::failed)?;
-        shown.push(Shown::new(replica.name(), replica.kind(), &report, &asked(counts)));
+        shown.push(Shown::new(replica.name(), replica.kind(), &report, &asked(replica.counts()).since(&before)));
     }
     let problems: usize = shown.iter().map(|shown| shown.problems).sum();
     let text = match options.json {

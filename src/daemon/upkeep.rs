@@ -10,11 +10,11 @@ use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::Shared;
 use super::shipping::{Shipping, db_name, trim, wait_until, with_causes};
+use super::{Entry, Shared};
 use crate::replica::{Replica, Shelf};
 use crate::spool::Uploaded;
 use crate::upkeep::{Now, Policy, Stepped, Stop, Upkeep};
@@ -32,7 +32,7 @@ pub(super) struct Keeper {
     gather: Duration,
     news: Notify,
     stop: Stop,
-    running: Mutex<Option<AbortHandle>>,
+    running: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Keeper {
@@ -45,15 +45,13 @@ impl Keeper {
         Self { work, gather, news: Notify::new(), stop, running: Mutex::default() }
     }
 
-    /// Starts the task of every replica.
-    pub(super) fn start_all(shared: &Arc<Shared>) {
-        for (database, entry) in shared.databases.iter().enumerate() {
-            for (replica, shipping) in entry.shipping.iter().enumerate() {
-                let Some(keeper) = shipping.keeper() else { continue };
-                let shared_there = shared.clone();
-                let task = shared.runtime.spawn(async move { run(&shared_there, (database, replica)).await });
-                *keeper.running.lock().expect("no holder of this lock panics") = Some(task.abort_handle());
-            }
+    /// Starts the task of every replica of a database.
+    pub(super) fn start_all(shared: &Arc<Shared>, entry: &Arc<Entry>) {
+        for (replica, shipping) in entry.shipping.iter().enumerate() {
+            let Some(keeper) = shipping.keeper() else { continue };
+            let (shared_there, entry_there) = (shared.clone(), entry.clone());
+            let task = shared.runtime.spawn(async move { run(&shared_there, &entry_there, replica).await });
+            *keeper.running.lock().expect("no holder of this lock panics") = Some(task);
         }
     }
 
@@ -74,17 +72,18 @@ impl Keeper {
     }
 
     /// Gives up what is under way.
-    pub(super) fn end(&self) {
+    pub(super) async fn end(&self) {
         self.stop();
-        if let Some(running) = self.running.lock().expect("no holder of this lock panics").take() {
+        let running = self.running.lock().expect("no holder of this lock panics").take();
+        if let Some(running) = running {
             running.abort();
+            let _ = running.await;
         }
     }
 }
 
-async fn run(shared: &Arc<Shared>, at: (usize, usize)) {
-    let (database, replica) = at;
-    let shipping = &shared.databases[database].shipping[replica];
+async fn run(shared: &Arc<Shared>, entry: &Arc<Entry>, replica: usize) {
+    let shipping = &entry.shipping[replica];
     let Some(keeper) = shipping.keeper() else { return };
     keeper.news.notified().await;
     let mut failures = 0u32;
@@ -97,63 +96,63 @@ async fn run(shared: &Arc<Shared>, at: (usize, usize)) {
         };
         match stepped {
             Ok(Ok(Stepped::Worked)) => {
-                if let Some(source) = shared.databases[database].source() {
-                    trim(shared, database, &source);
+                if let Some(source) = entry.source() {
+                    trim(shared, entry, &source);
                 }
             }
             Ok(Ok(Stepped::LookAgain { needs_base, strangers })) => {
-                Shipping::look_again(shared, at, needs_base, &strangers).await;
+                Shipping::look_again(shared, entry, replica, needs_base, &strangers).await;
                 // The upload tells when it has looked.
-                sleep(shared, keeper, Some(RETRY_MAX)).await;
+                sleep(entry, keeper, Some(RETRY_MAX)).await;
             }
             Ok(Ok(Stepped::Idle { again })) => {
-                note(shared, at, None);
+                note(shared, entry, replica, None);
                 failures = 0;
-                sleep(shared, keeper, again).await;
+                sleep(entry, keeper, again).await;
             }
             // What was under way was told to end.
             Ok(Err(_)) if keeper.stop.is_stopped() => return,
             Ok(Err(error)) => {
                 failures = failures.saturating_add(1);
-                note(shared, at, Some((with_causes(&error), error.advice())));
+                note(shared, entry, replica, Some((with_causes(&error), error.advice())));
                 if error.is_fenced() {
                     return;
                 }
-                back_off(shared, failures).await;
+                back_off(entry, failures).await;
             }
             Err(_) => {
                 let advice = "please report it together with the log";
-                note(shared, at, Some(("an internal error stopped upkeep".to_owned(), advice)));
+                note(shared, entry, replica, Some(("an internal error stopped upkeep".to_owned(), advice)));
                 failures = failures.saturating_add(1);
-                back_off(shared, failures).await;
+                back_off(entry, failures).await;
             }
         }
     }
 }
 
 /// Until news have been gathered, or something is due.
-async fn sleep(shared: &Shared, keeper: &Keeper, again: Option<Duration>) {
+async fn sleep(entry: &Entry, keeper: &Keeper, again: Option<Duration>) {
     let due = Instant::now() + again.unwrap_or(FAR);
     tokio::select! {
-        () = wait_until(shared, due) => {}
-        () = keeper.news.notified() => wait_until(shared, due.min(Instant::now() + keeper.gather)).await,
+        () = wait_until(entry, due) => {}
+        () = keeper.news.notified() => wait_until(entry, due.min(Instant::now() + keeper.gather)).await,
     }
 }
 
 /// As good as never; an `Instant` cannot be infinite.
 const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-async fn back_off(shared: &Shared, failures: u32) {
+async fn back_off(entry: &Entry, failures: u32) {
     let wait = RETRY_MIN.saturating_mul(1 << (failures - 1).min(10)).min(RETRY_MAX);
-    wait_until(shared, Instant::now() + wait).await;
+    wait_until(entry, Instant::now() + wait).await;
 }
 
 /// One line per kind of trouble, and one when it is over, which is when nothing
 /// is left to do. The texts of errors differ from try to try, by the ids of
 /// requests; what to do about them does not.
-fn note(shared: &Shared, (database, replica): (usize, usize), trouble: Option<(String, &'static str)>) {
+fn note(shared: &Shared, entry: &Entry, replica: usize, trouble: Option<(String, &'static str)>) {
     let mut change = None;
-    shared.board.update(database, |facts| {
+    shared.board.update(entry.id, |facts| {
         let Some(facts) = facts.replicas.get_mut(replica) else { return };
         let is_known = match (&facts.upkeep_error, &trouble) {
             (Some(old), Some((_, advice))) => old.ends_with(advice),
@@ -164,7 +163,7 @@ fn note(shared: &Shared, (database, replica): (usize, usize), trouble: Option<(S
         }
         facts.upkeep_error = trouble.map(|(error, advice)| format!("{error}: {advice}"));
     });
-    let db = db_name(&shared.databases[database].path);
+    let db = db_name(&entry.path);
     match change {
         Some((replica, Some((error, advice)))) => {
             tracing::error!(db, replica, error, advice, "compaction or retention failed");
