@@ -286,7 +286,7 @@ fn a_snapshot_can_be_asked_for_with_once() {
     let first = living.once("-force-snapshot");
     assert!(first.status.success(), "{first:?}");
     let base = format!("{0}-{0}.ltx", "0000000000000001");
-    assert_eq!(living.snapshots(), [base.clone()]);
+    assert_eq!(living.snapshots(), [base.as_str()]);
     for _ in 0..3 {
         living.sql("INSERT INTO t VALUES (randomblob(3000))");
         assert!(living.once("").status.success());

@@ -158,7 +158,7 @@ pub(crate) struct World {
     page_size: usize,
     /// Chains that were applied and gave the right pages.
     seen: Mutex<HashSet<Vec<(Name, u64)>>>,
-    decoded: Mutex<BTreeMap<Name, (u64, Arc<(u32, Pages)>)>>,
+    decoded: Mutex<BTreeMap<Name, Decoded>>,
 }
 
 const BEGIN: i64 = 1_790_000_000_000;
@@ -472,6 +472,9 @@ impl World {
 }
 
 type Name = (Level, TxidRange);
+
+/// A segment's size, the size of the database after it, and its pages.
+type Decoded = (u64, Arc<(u32, Pages)>);
 
 async fn restore(replica: &Replica, target: Target) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
