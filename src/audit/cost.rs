@@ -95,7 +95,7 @@ mod tests {
         let asked = Asked { lists: 10, reads: 1000, bytes: 500_000_000 };
         assert_eq!(PRICES.asking(&asked), 50 + 400 + 45_000);
         assert_eq!(PRICES.asking(&Asked::default()), 0);
-        assert_eq!(PRICES.keeping(u64::MAX), 424_281_113_696_711);
+        assert_eq!(PRICES.keeping(u64::MAX), 424_275_113_695_320);
         for (millionths, shown) in [
             (0, "$0.00"),
             (1, "$0.0001"),

@@ -11,7 +11,7 @@ use crate::ltx::Level;
 use crate::replica::{Item, Replica, Segment, Shelf};
 use crate::restore::plan::Holdings;
 use crate::storage::ErrorKind;
-use crate::types::TxidRange;
+use crate::types::{Txid, TxidRange};
 
 /// Removed with one request at most.
 const BATCH: usize = 500;
@@ -179,7 +179,7 @@ pub(super) async fn prove(
                 header
             }
         };
-        let adjacent = |end: crate::types::Txid| end.next() == segment.txids.min();
+        let adjacent = |end: Txid| end.next() == segment.txids.min();
         if let (Some((end, Some(after))), Some(Some(found))) = (before, header.proof.map(|proof| proof.before))
             && adjacent(end)
             && after != found
@@ -207,13 +207,24 @@ pub(super) async fn remove(
             tracing::debug!(replica = replica.name(), segment = key, rule = rule.to_string(), "segment deleted");
         }
     }
-    let count = |wanted| deletions.iter().filter(|(_, rule)| *rule == wanted).count();
-    tracing::info!(
-        replica = replica.name(),
-        merged = count(Rule::Merged) + count(Rule::Promoted),
-        old_snapshots = count(Rule::OldSnapshot),
-        old_changes = count(Rule::OldChanges),
-        "segments deleted"
-    );
+    // One line for each level and rule.
+    let mut of_rule: BTreeMap<(Level, String), Vec<TxidRange>> = BTreeMap::new();
+    for (segment, rule) in deletions {
+        of_rule.entry((segment.level, rule.to_string())).or_default().push(segment.txids);
+    }
+    for ((level, rule), ranges) in of_rule {
+        let (first, last) =
+            (ranges.iter().copied().map(TxidRange::min).min(), ranges.iter().copied().map(TxidRange::max).max());
+        let shown = |txid: Option<Txid>| txid.map_or_else(String::new, |txid| txid.to_string());
+        tracing::info!(
+            replica = replica.name(),
+            level = level.get(),
+            segments = ranges.len(),
+            minTXID = shown(first),
+            maxTXID = shown(last),
+            rule,
+            "segments deleted"
+        );
+    }
     Ok(())
 }
