@@ -701,7 +701,7 @@ fn status_asks_the_daemon_and_without_one_the_files_and_the_replicas() {
     assert_eq!((code, table(&out)[0].clone()), (Some(0), header.map(str::to_owned).to_vec()));
     assert_eq!(table(&out)[1][..2], [a.clone(), "not initialized".to_owned()], "{out}");
     assert!(err.contains("no daemon answers at"), "{err}");
-    drop(run);
+
     stage.launch(&ours());
     for name in ["a.db", "b.db"] {
         stage.fine(&["sync", "-wait", "-timeout", "60", name]);
