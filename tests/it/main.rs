@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod audit;
+mod browser;
 mod capture;
 mod cli;
 mod container;
@@ -19,6 +20,7 @@ mod failures_checkpoint;
 mod failures_cost;
 mod failures_disk;
 mod failures_guard;
+mod failures_health;
 mod failures_idle;
 #[cfg(feature = "failpoints")]
 mod failures_injected;
@@ -44,6 +46,7 @@ mod no_footprint;
 mod observe;
 mod observe_docs;
 mod packaging;
+mod page;
 mod pipeline;
 mod places;
 mod pretend;
