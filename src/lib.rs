@@ -14,7 +14,8 @@
 //! `legacy` reads what Litestream 0.3 left behind. `audit` reads whole replicas
 //! and says what is wrong; `drill` rehearses restores.
 //!
-//! `serve` speaks HTTP for whoever has something to answer.
+//! `serve` speaks HTTP for whoever has something to answer, and `control` is what
+//! a daemon and the commands that ask it say to each other.
 //!
 //! `types` are the nouns. `config`, `daemon` and `cli` open doors and read what
 //! the rooms pin up in `status`; `health` says whether one can sleep.
@@ -23,6 +24,7 @@ pub mod audit;
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod daemon;
 pub mod doctor;
 pub mod drill;

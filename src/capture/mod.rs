@@ -16,6 +16,7 @@ pub mod checkpoint;
 pub mod connection;
 mod error;
 mod live;
+mod local_state;
 mod log_file;
 mod options;
 pub mod pace;
@@ -29,6 +30,7 @@ pub mod wal_index;
 
 pub use base::{Base, BaseReader};
 pub use error::Error;
+pub use local_state::LocalState;
 pub use options::{Options, default_meta_path};
 
 use std::collections::HashMap;

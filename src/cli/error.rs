@@ -12,14 +12,12 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// The first word names no command.
-    #[error("{program} {command}: unknown command{remark}")]
+    #[error("{program} {command}: unknown command")]
     UnknownCommand {
         /// The program's name as it was called.
         program: String,
         /// The word.
         command: String,
-        /// What else there is to say about it; may be empty.
-        remark: &'static str,
     },
     /// The flags could not be read; the help text has been shown.
     #[error("{reason}")]

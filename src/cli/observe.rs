@@ -23,6 +23,8 @@ pub(super) struct Wanted {
 /// Lasts until it is dropped.
 pub(super) struct Observing {
     _server: Option<Server>,
+    /// Who knows how things are.
+    pub(super) observer: Arc<Observer>,
     monitor: AbortHandle,
 }
 
@@ -87,8 +89,8 @@ pub(super) async fn start(wanted: Wanted, source: Arc<dyn Source>) -> Observing 
         Some(address) => serve(address, &observer, has_token).await,
         None => None,
     };
-    let monitor = tokio::spawn(observer.monitor(wanted.heartbeat, wanted.webhook)).abort_handle();
-    Observing { _server: server, monitor }
+    let monitor = tokio::spawn(observer.clone().monitor(wanted.heartbeat, wanted.webhook)).abort_handle();
+    Observing { _server: server, observer, monitor }
 }
 
 async fn serve(address: &str, observer: &Arc<Observer>, has_token: bool) -> Option<Server> {

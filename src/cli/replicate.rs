@@ -5,26 +5,31 @@
 //! process (`-exec`) its end is ours, and a failure of it is one of ours.
 
 mod child;
+mod fleet;
 mod init;
 mod notify;
 mod shell_words;
 mod signals;
+mod socket;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::drill;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
 use super::error::CliError;
 use super::observe::{self, Wanted};
+use super::once::Asked;
 use super::open;
 use super::options::{Job as What, ReplicateOptions};
 use super::settings::Context;
 use crate::capture::connection;
-use crate::config::{Backend, Config, Database, Environment, config_path};
-use crate::daemon::{Daemon, Job, Settings, Unconfirmed};
+use crate::config::{Config, Environment, Socket, config_path};
+use crate::daemon::{Daemon, Settings, Unconfirmed};
 use crate::status::{DatabaseFacts, Health};
 
 use child::{Child, CommandLine};
+use fleet::{Fleet, Ways};
 use notify::Manager;
 pub(super) use signals::Signals;
 
@@ -57,20 +62,19 @@ pub(crate) fn run(options: &ReplicateOptions, context: &Context) -> Result<(), C
         return Err(CliError::usage("cannot specify -once flag with -exec"));
     }
     let exec = exec.map(|text| CommandLine::parse(text)).transpose()?;
-    let databases = config.runnable()?;
-    open::one_place_each(databases)?;
+    open::one_place_each(config.runnable()?)?;
+    let file = match &options.job {
+        What::Config(flags) => Some(config_path(flags.path.as_deref(), &environment)),
+        What::Direct { .. } => None,
+    };
+    let wanted = observe::wanted(&config.global.monitoring, &context.program, file.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(ASYNC_THREADS)
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()
         .map_err(CliError::failed)?;
-    let file = match &options.job {
-        What::Config(flags) => Some(config_path(flags.path.as_deref(), &environment)),
-        What::Direct { .. } => None,
-    };
-    let wanted = observe::wanted(&config.global.monitoring, &context.program, file.as_deref())?;
-    let outcome = runtime.block_on(replicate(options, &config, databases, wanted, exec.as_ref(), &environment));
+    let outcome = runtime.block_on(replicate(options, context, config, exec.as_ref(), environment, wanted));
     // Whatever still runs belongs to a replica that did not answer in time.
     runtime.shutdown_background();
     outcome
@@ -78,55 +82,70 @@ pub(crate) fn run(options: &ReplicateOptions, context: &Context) -> Result<(), C
 
 async fn replicate(
     options: &ReplicateOptions,
-    config: &Config,
-    databases: &[Database],
-    wanted: Wanted,
+    context: &Context,
+    config: Config,
     exec: Option<&CommandLine>,
-    environment: &Environment,
+    environment: Environment,
+    wanted: Wanted,
 ) -> Result<(), CliError> {
     // Before anything is started, so that no signal finds the default behaviour.
     let mut signals = Signals::new()?;
-    let jobs = tokio::select! {
-        jobs = prepare(options, config, databases) => jobs?,
+    let hangups = signal(SignalKind::hangup()).map_err(CliError::failed)?;
+    let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+    let settings = Settings { workers, stopping_retry: config.global.shutdown_sync_interval, ..Settings::default() };
+    let source = match &options.job {
+        What::Config(flags) => Some(flags.clone()),
+        What::Direct { .. } => None,
+    };
+    let socket = options.socket.clone().map(Socket::at).or_else(|| config.global.socket.clone());
+    let ways = Ways {
+        rehearse: !options.once,
+        restore_missing: options.restore_if_db_not_exists,
+        strict: options.strict_start,
+    };
+    let asked = Asked::new(options, config.databases()?)?;
+    let daemon = Arc::new(Daemon::start(Vec::new(), settings));
+    let fleet = Arc::new(Fleet::new(daemon, context.clone(), environment, source, config, ways));
+    tokio::select! {
+        launched = fleet.launch() => launched?,
         // Nothing has been captured, and an interrupted restore is taken up by the next one.
         stop = signals.next() => {
             tracing::info!(signal = stop.name(), "signal received before replication began");
             return Ok(());
         }
     };
-    let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
-    let settings = Settings { workers, stopping_retry: config.global.shutdown_sync_interval, ..Settings::default() };
-    let daemon = Arc::new(Daemon::start(Vec::new(), settings));
-    for (database, job) in databases.iter().zip(jobs) {
-        let id = daemon.add(job.clone()).map_err(CliError::failed)?;
-        if !options.once {
-            daemon.rehearse(drill::rehearsals(database, id, &job));
-        }
-    }
+    let daemon = &fleet.daemon;
     let observing = match options.once {
         true => None,
         false => Some(observe::start(wanted, daemon.clone()).await),
     };
-    let manager = Manager::of(environment).map(Arc::new);
+    let server = match (&observing, socket) {
+        (Some(observing), Some(socket)) => socket::serve(&fleet, &observing.observer, &socket).await,
+        _ => None,
+    };
+    let reloading = tokio::spawn(reload_when_told(fleet.clone(), hangups));
+    let manager = Manager::of(&fleet.environment).map(Arc::new);
     let informing = manager.clone().map(|manager| {
         let board = daemon.board().clone();
         tokio::spawn(async move { manager.keep_informed(&board).await })
     });
     let outcome = match (options.once, exec) {
         (true, _) => tokio::select! {
-            outcome = synced_once(&daemon) => outcome,
+            outcome = synced_once(daemon) => outcome,
             _ = signals.next() => Err(CliError::usage("interrupted before everything was replicated")),
         },
-        (false, Some(command)) => live_with(command, options, environment, &mut signals).await,
+        (false, Some(command)) => live_with(command, options, &fleet.environment, &mut signals).await,
         (false, None) => {
             tracing::info!(signal = signals.next().await.name(), "signal received, litestream shutting down");
             Ok(())
         }
     };
+    reloading.abort();
+    drop(server);
     if let Some(informing) = informing {
         informing.abort();
     }
-    let patience = config.global.shutdown_sync_timeout;
+    let patience = fleet.patience();
     if let Some(manager) = &manager {
         manager.stopping(patience);
     }
@@ -141,46 +160,19 @@ async fn replicate(
     let confirmed = report(&stopped);
     outcome?;
     confirmed?;
+    asked.run().await?;
     tracing::info!("litestream shut down");
     Ok(())
 }
 
-/// Restores what is missing, and opens what is configured.
-async fn prepare(options: &ReplicateOptions, config: &Config, databases: &[Database]) -> Result<Vec<Job>, CliError> {
-    if databases.is_empty() {
-        tracing::error!("no databases specified in configuration");
-    }
-    for database in databases.iter().filter(|d| d.restore_if_db_not_exists || options.restore_if_db_not_exists) {
-        super::restore::if_missing(database).await?;
-    }
-    for replica in databases.iter().flat_map(|d| &d.replicas).filter(|r| !r.upkeep.retention_enabled) {
-        tracing::warn!(name = replica.name, "retention is disabled: nothing is deleted from this replica");
-    }
-    let jobs = databases.iter().map(open::job).collect::<Result<Vec<_>, CliError>>()?;
-    for (database, job) in databases.iter().zip(&jobs) {
-        for (settings, to) in database.replicas.iter().zip(&job.replicas) {
-            if (options.strict_start || config.global.strict_start) && !to.create_only {
-                to.replica.list_all().await.map_err(|error| {
-                    CliError::failed(format!("replica {} of {}: {error}", settings.name, database.path.display()))
-                })?;
-            }
-            tracing::info!(
-                db = database.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-                name = settings.name,
-                r#type = to.replica.kind(),
-                "sync-interval" = ?settings.sync_interval,
-                path = settings.backend.location(),
-                "replicating to"
-            );
-            if matches!(&settings.backend, Backend::S3(s3) if !s3.conditional_writes) {
-                tracing::warn!(
-                    name = settings.name,
-                    "conditional writes are off for this replica: make sure that only one program writes to it"
-                );
-            }
+/// SIGHUP: the config is read again, and counts if there is nothing wrong with it.
+async fn reload_when_told(fleet: Arc<Fleet>, mut hangups: Signal) {
+    while hangups.recv().await.is_some() {
+        tracing::info!("signal received, reloading the config");
+        if let Err(error) = fleet.reload().await {
+            tracing::error!(error = error.to_string(), "config not reloaded: everything stays as it was");
         }
     }
-    Ok(jobs)
 }
 
 /// Runs the application until it ends.

@@ -236,16 +236,24 @@ impl Daemon {
     /// # Errors
     /// It is there already, or the daemon is stopping.
     pub fn add(&self, job: Job) -> Result<DatabaseId, RegistryError> {
-        let slot = self.shared.table.add(job, |job| {
-            self.shared.board.add(DatabaseFacts {
-                path: job.capture.path.clone(),
-                replicas: job.replicas.iter().map(fresh_facts).collect(),
-                interval: job.capture.sync_interval,
-                ..DatabaseFacts::default()
-            })
-        })?;
-        self.shared.begin(&slot);
-        Ok(slot.id)
+        self.make_room(job, Health::Starting, |slot| self.shared.begin(slot))
+    }
+
+    /// The same, but it is not followed before [`Daemon::resume`].
+    ///
+    /// # Errors
+    /// It is there already, or the daemon is stopping.
+    pub fn add_stopped(&self, job: Job) -> Result<DatabaseId, RegistryError> {
+        self.make_room(job, Health::Stopped, |_| ())
+    }
+
+    fn make_room(&self, job: Job, health: Health, begin: impl FnOnce(&Slot)) -> Result<DatabaseId, RegistryError> {
+        let pin_up = |job: &Job| {
+            let replicas = job.replicas.iter().map(fresh_facts).collect();
+            let (path, interval) = (job.capture.path.clone(), job.capture.sync_interval);
+            self.shared.board.add(DatabaseFacts { path, health, replicas, interval, ..DatabaseFacts::default() })
+        };
+        self.shared.table.add(job, pin_up, begin)
     }
 
     /// Stops a database and forgets it.
@@ -255,8 +263,7 @@ impl Daemon {
     pub async fn remove(&self, database: DatabaseId, patience: Duration) -> Result<Vec<Unconfirmed>, RegistryError> {
         let deadline = tokio::time::Instant::now() + patience;
         let slot = self.shared.table.slot(database).ok_or(RegistryError::NotThere)?;
-        let unconfirmed = self.shared.end(&slot, deadline, After::Removed).await?;
-        Ok(unconfirmed.unwrap_or_default())
+        Ok(self.end(slot, deadline, After::Removed).await?.unwrap_or_default())
     }
 
     /// Captures a last time, waits until every replica has everything or the time
@@ -267,7 +274,7 @@ impl Daemon {
     pub async fn pause(&self, database: DatabaseId, patience: Duration) -> Result<Changed, RegistryError> {
         let deadline = tokio::time::Instant::now() + patience;
         let slot = self.shared.table.slot(database).ok_or(RegistryError::NotThere)?;
-        let ended = self.shared.end(&slot, deadline, After::Paused).await?;
+        let ended = self.end(slot, deadline, After::Paused).await?;
         Ok(ended.map_or(Changed::Already, Changed::Done))
     }
 
@@ -297,6 +304,18 @@ impl Daemon {
         });
         self.shared.begin(&slot);
         Ok(Changed::Done(Vec::new()))
+    }
+
+    /// Also if nobody waits for it any more: half an end would be worse than either.
+    async fn end(
+        &self,
+        slot: Arc<Slot>,
+        deadline: tokio::time::Instant,
+        after: After,
+    ) -> Result<Option<Vec<Unconfirmed>>, RegistryError> {
+        let shared = self.shared.clone();
+        let work = self.shared.runtime.spawn(async move { shared.end(&slot, deadline, after).await });
+        work.await.unwrap_or(Err(RegistryError::Busy))
     }
 
     /// Captures a last time, waits until every replica has everything or the

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use async_trait::async_trait;
 use brooklet::capture::{Database, Followed};
 use brooklet::daemon::{Daemon, Destination, Job, Rehearsal};
-use brooklet::drill::Mode;
+use brooklet::drill::{Mode, Records};
 use brooklet::health::{Cause, Grade, Objective, judge};
 use brooklet::ltx::{self, Encoding, Header, Level};
 use brooklet::replica::Replica;
@@ -236,6 +236,7 @@ async fn every_fault_flips_health_within_twice_the_objective() {
                 interval: Duration::from_millis(200),
                 budget: None,
                 base_on_failure: false,
+                records: Records::new(place.dir.path()),
             }]);
         }
     }
