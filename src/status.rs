@@ -160,6 +160,8 @@ pub struct DatabaseFacts {
     pub seen: Option<Seen>,
     /// The trouble is that this machine's disk is full.
     pub disk_full: bool,
+    /// Why commits of programs that still use the database as it was may not be seen.
+    pub lost_sight: Option<String>,
     /// What was done for it so far.
     pub work: Work,
     /// When the batches came that some replica lacks.

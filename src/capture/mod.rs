@@ -92,6 +92,8 @@ pub struct Database {
     failures: u32,
     retry_at: Option<Instant>,
     last_trouble: Option<String>,
+    /// Files that programs may still use were taken away, after so many captures.
+    lost_sight: Option<(String, u64)>,
     past: Work,
 }
 
@@ -107,6 +109,7 @@ impl Database {
             failures: 0,
             retry_at: None,
             last_trouble: None,
+            lost_sight: None,
             past: Work::default(),
         }
     }
@@ -141,6 +144,14 @@ impl Database {
     /// What the last look at the log showed, while the database is followed.
     pub fn seen(&mut self) -> Option<Seen> {
         self.live.as_mut().map(Live::seen)
+    }
+
+    /// Why commits of programs that still use the files as they were may not be
+    /// seen. Over when a commit is captured: somebody uses the files that there are now.
+    pub fn lost_sight(&mut self) -> Option<&str> {
+        let syncs = self.counters().syncs;
+        self.lost_sight = self.lost_sight.take().filter(|(_, before)| syncs <= *before);
+        self.lost_sight.as_ref().map(|(why, _)| why.as_str())
     }
 
     /// Something happened to the files: the next step makes sure that they are
@@ -316,6 +327,9 @@ impl Database {
         self.failures = if was_live { 0 } else { self.failures.saturating_add(1) };
         self.retry_at = Some(now + wait);
         self.past.sync_errors += u64::from(!error.is_waiting());
+        if matches!(error, Error::SidecarReplaced(_)) {
+            self.lost_sight = Some((error.to_string(), self.past.syncs));
+        }
         let disk_full = error.is_disk_full();
         Stepped { waiting: error.is_waiting(), disk_full, ..self.stepped(self.retry_at) }
     }

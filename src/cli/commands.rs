@@ -264,6 +264,11 @@ fn prune() -> Command {
             "How much history to keep, instead of snapshot.retention.\nRequired with a replica URL.",
             parser(values::duration),
         ))
+        .arg(switch(
+            "snapshot",
+            "First make the newest point a snapshot, for replicas whose daemon must not\n\
+             list and so makes none.",
+        ))
         .arg(switch("dry-run", "Print what would be deleted and why, and delete nothing."))
         .arg(switch("confirm", "Delete even if that is more than half of the snapshots."))
         .override_usage("[arguments]\n[arguments] DB_PATH\n[arguments] REPLICA_URL")
@@ -344,11 +349,11 @@ fn replicate() -> Command {
         ))
         .arg(switch(
             "force-snapshot",
-            "Also write a snapshot of every database. Requires -once.\nNot available in this version.",
+            "Then make the newest point of every replica a snapshot. Requires -once.",
         ))
         .arg(switch(
             "enforce-retention",
-            "Also remove snapshots older than the retention. Requires -once.\nNot available in this version.",
+            "Then delete what the retention settings no longer keep. Requires -once.",
         ))
         .arg(value(
             "log-level",
@@ -518,8 +523,9 @@ fn restore() -> Command {
         ))
         .arg(switch(
             "all",
-            "Restore every database of the configuration file. One that fails keeps no\n\
-             other from being restored; then the exit code is 1.",
+            "Restore every database of the configuration file, or every one that is found\n\
+             below a URL. One that fails keeps no other from being restored; then the exit\n\
+             code is 1.",
         ))
         .arg(switch("if-db-not-exists", "Returns exit code of 0 if the database already exists."))
         .arg(switch("if-replica-exists", "Returns exit code of 0 if no backups found."))
@@ -570,7 +576,7 @@ fn restore() -> Command {
             parser(values::index),
         ))
         .arg(switch("v", "Verbose output."))
-        .override_usage("[arguments] DB_PATH\n[arguments] -o PATH REPLICA_URL\n[arguments] -all [-o DIR]")
+        .override_usage("[arguments] DB_PATH\n[arguments] -o PATH REPLICA_URL\n[arguments] -all [-o DIR]\n[arguments] -all -o DIR URL")
         .after_help(
             "# Restore latest replica for database to original location.\n\
              $ PROGRAM restore /path/to/db\n\n\

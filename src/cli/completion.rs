@@ -102,7 +102,10 @@ fn bash(commands: &[Of], program: &str) -> String {
         "    esac\n\
          \x20   case $word in\n\
          \x20   -*) COMPREPLY=($(compgen -W \"$flags\" -- \"$word\")) ;;\n\
-         \x20   *) COMPREPLY=($(compgen -f -- \"$word\")) ;;\n\
+         \x20   *)\n\
+         \x20       local IFS=$'\\n'\n\
+         \x20       COMPREPLY=($(compgen -f -- \"$word\"))\n\
+         \x20       ;;\n\
          \x20   esac\n\
          }}\n\
          complete -o filenames -F _{function} {program}\n"

@@ -23,6 +23,7 @@ mod log;
 mod manual;
 mod observe;
 mod older;
+mod once;
 mod open;
 mod options;
 mod pin;

@@ -30,7 +30,7 @@ pub(super) struct Place {
     pub(super) root: Key,
     /// Other spellings of it that may have data instead.
     others: Vec<Key>,
-    layout: Layout,
+    pub(super) layout: Layout,
 }
 
 /// The storage of a replica. Nothing is contacted yet.
@@ -92,7 +92,7 @@ fn looking(storage: S3Storage, conditional_writes: bool) -> Arc<dyn Storage> {
 }
 
 /// The first place that exists, else the first.
-fn directory(candidates: &[PathBuf]) -> PathBuf {
+pub(super) fn directory(candidates: &[PathBuf]) -> PathBuf {
     let existing = candidates.iter().find(|path| path.is_dir());
     existing.or(candidates.first()).cloned().unwrap_or_default()
 }
@@ -129,6 +129,13 @@ fn resolved(path: &Path) -> PathBuf {
         Some((above, real)) => real.join(path.strip_prefix(above).unwrap_or(Path::new(""))),
         None => path.to_owned(),
     }
+}
+
+/// Where the local state of a database is.
+pub(super) fn state_dir(database: &Database) -> PathBuf {
+    let defaults = capture::Options::new(&database.path);
+    let meta_path = database.meta_path.clone().unwrap_or(defaults.meta_path);
+    capture::Options { meta_path, path: defaults.path, ..capture::Options::new(&database.path) }.state_dir()
 }
 
 /// What the daemon does for a database.
@@ -194,7 +201,8 @@ fn policy(settings: &ReplicaSettings) -> Policy {
     }
 }
 
-fn encoding(settings: &ReplicaSettings) -> Encoding {
+/// How segments are packed there.
+pub(super) fn encoding(settings: &ReplicaSettings) -> Encoding {
     match settings.ltx_encoding {
         LtxEncoding::Block => Encoding::Block,
         LtxEncoding::Frame => Encoding::Frame,

@@ -264,6 +264,8 @@ pub struct PruneOptions {
     pub replica: Option<String>,
     /// In place of `snapshot.retention`; always given with a URL.
     pub retention: Option<Duration>,
+    /// First make the newest point a snapshot.
+    pub snapshot: bool,
     /// Only tell.
     pub dry_run: bool,
     /// Also delete more than half of the snapshots.
@@ -330,6 +332,10 @@ pub struct ReplicateOptions {
     pub exec: Option<String>,
     /// Exit with the code of the child process.
     pub exec_exit_code: bool,
+    /// Then make the newest point of every replica a snapshot.
+    pub force_snapshot: bool,
+    /// Then delete what policy no longer keeps.
+    pub enforce_retention: bool,
     /// `-log-level`, which beats `LOG_LEVEL` and the config.
     pub log_level: Option<String>,
     /// Restore every database whose file is missing before replication starts.
@@ -389,6 +395,8 @@ impl RestoreOptions {
 /// `restore -all`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RestoreAllOptions {
+    /// Everything below this URL, in place of everything in the config.
+    pub below: Option<String>,
     /// The directory that the databases go to, if not to where they are configured.
     pub dir: Option<PathBuf>,
     /// Everything that is the same for each.
@@ -405,6 +413,11 @@ impl RestoreAllOptions {
     pub(crate) fn of(&self, database: &Path, output: PathBuf) -> RestoreOptions {
         let source = Source::Database(database.to_path_buf());
         RestoreOptions { source, output: Some(output), ..self.template.clone() }
+    }
+
+    /// The options for one that was found below a URL.
+    pub(crate) fn of_url(&self, url: String, output: PathBuf) -> RestoreOptions {
+        RestoreOptions { source: Source::Url(url), output: Some(output), ..self.template.clone() }
     }
 }
 
@@ -637,11 +650,15 @@ pub(crate) fn prune(matches: &Matches, program: &str) -> Result<PruneOptions, Cl
     if retention.is_some_and(|retention| retention.is_zero()) {
         return Err(CliError::usage("-retention must be greater than 0"));
     }
+    if matches.on("snapshot") && matches.on("dry-run") {
+        return Err(CliError::usage("cannot specify -snapshot with -dry-run: nothing is to be written"));
+    }
     Ok(PruneOptions {
         config: config_flags(matches),
         source,
         replica: matches.text("replica"),
         retention,
+        snapshot: matches.on("snapshot"),
         dry_run: matches.on("dry-run"),
         confirm: matches.on("confirm"),
     })
@@ -693,11 +710,8 @@ pub(crate) fn replicate(matches: &Matches) -> Result<ReplicateOptions, CliError>
         return Err(CliError::usage("cannot specify -once flag with -exec"));
     }
     for flag in ["force-snapshot", "enforce-retention"] {
-        if matches.on(flag) {
-            return Err(match once {
-                true => CliError::not_available(format!("-{flag}")),
-                false => CliError::usage(format!("cannot specify -{flag} flag without -once")),
-            });
+        if matches.on(flag) && !once {
+            return Err(CliError::usage(format!("cannot specify -{flag} flag without -once")));
         }
     }
     Ok(ReplicateOptions {
@@ -705,6 +719,8 @@ pub(crate) fn replicate(matches: &Matches) -> Result<ReplicateOptions, CliError>
         once,
         exec: matches.text("exec"),
         exec_exit_code: matches.on("exec-exit-code"),
+        force_snapshot: matches.on("force-snapshot"),
+        enforce_retention: matches.on("enforce-retention"),
         log_level: matches.text("log-level"),
         restore_if_db_not_exists: matches.on("restore-if-db-not-exists"),
         strict_start: matches.on("strict-start"),
@@ -718,12 +734,24 @@ pub(crate) fn restore(matches: &Matches, program: &str, now: Timestamp) -> Resul
         let source = source(matches, &format!("{program} restore -o /path/to/db s3://bucket/prefix"))?;
         return restore_of(matches, program, source, now).map(RestoreJob::One);
     }
-    if !matches.words().is_empty() {
-        return Err(CliError::usage(
-            "cannot specify a database or a replica URL with -all: it means those of the config",
-        ));
-    }
+    let below = match matches.words().as_slice() {
+        [] => None,
+        [url] if is_url(url) => Some(url.clone()),
+        _ => {
+            let message = "cannot specify a database with -all: it means those of the config, or all below one URL";
+            return Err(CliError::usage(message));
+        }
+    };
     let template = restore_of(matches, program, Source::Database(PathBuf::new()), now)?;
+    if let Some(url) = &below {
+        if template.output.is_none() {
+            let hint = Some(format!("{program} restore -all -o /path/to/directory {}", shown_url(url)));
+            return Err(CliError::Usage { message: "-o is required when restoring from a URL".to_owned(), hint });
+        }
+        if template.replica.is_some() || template.config.path.is_some() {
+            return Err(CliError::usage("cannot specify -replica or -config with -all and a URL"));
+        }
+    }
     let alone = [
         ("-txid", matches!(template.target, Target::Txid(_))),
         ("-f", template.follow.is_some()),
@@ -733,7 +761,7 @@ pub(crate) fn restore(matches: &Matches, program: &str, now: Timestamp) -> Resul
     if let Some((flag, _)) = alone.into_iter().find(|(_, given)| *given) {
         return Err(CliError::usage(format!("cannot specify -all with {flag}: that is for one database")));
     }
-    Ok(RestoreJob::All(RestoreAllOptions { dir: template.output.clone(), template }))
+    Ok(RestoreJob::All(RestoreAllOptions { below, dir: template.output.clone(), template }))
 }
 
 fn restore_of(matches: &Matches, program: &str, source: Source, now: Timestamp) -> Result<RestoreOptions, CliError> {
@@ -897,6 +925,7 @@ mod tests {
             ),
             ("prune -retention 0s db", "-retention must be greater than 0"),
             ("prune a b", "too many arguments"),
+            ("prune -snapshot -dry-run db", "cannot specify -snapshot with -dry-run: nothing is to be written"),
             ("ltx a b", "too many arguments"),
             ("info a b", "too many arguments"),
             ("info -timeout 0", "timeout must be greater than 0"),
@@ -933,7 +962,15 @@ mod tests {
             ("restore -f -dry-run db", "cannot specify -f with -dry-run: a database follows the newest state"),
             ("restore -f -delta db", "cannot specify -f with -delta: a database follows the newest state"),
             ("restore -f -follow-interval 0 db", "-follow-interval must be longer than 0"),
-            ("restore -all db", "cannot specify a database or a replica URL with -all: it means those of the config"),
+            (
+                "restore -all db",
+                "cannot specify a database with -all: it means those of the config, or all below one URL",
+            ),
+            (
+                "restore -all file:///r",
+                "-o is required when restoring from a URL / p restore -all -o /path/to/directory file:///r",
+            ),
+            ("restore -all -replica x -o d file:///r", "cannot specify -replica or -config with -all and a URL"),
             ("restore -all -txid 1", "cannot specify -all with -txid: that is for one database"),
             ("restore -all -f", "cannot specify -all with -f: that is for one database"),
             ("restore -all -dry-run", "cannot specify -all with -dry-run: that is for one database"),
@@ -958,9 +995,7 @@ mod tests {
             ),
             ("replicate -once -exec x", "cannot specify -once flag with -exec"),
             ("replicate -force-snapshot", "cannot specify -force-snapshot flag without -once"),
-            ("replicate -once -force-snapshot", "-force-snapshot is not available in this version"),
             ("replicate -enforce-retention", "cannot specify -enforce-retention flag without -once"),
-            ("replicate -once -enforce-retention", "-enforce-retention is not available in this version"),
         ];
         for (line, expected) in cases {
             assert_eq!(refused(line), expected, "{line}");
@@ -1034,13 +1069,15 @@ mod tests {
 
     #[test]
     fn every_replicate_flag_arrives() {
-        let line = "replicate -once -log-level debug -restore-if-db-not-exists -strict-start -socket s -trace t db file:///a s3://b/c";
+        let line = "replicate -once -force-snapshot -enforce-retention -log-level debug -restore-if-db-not-exists -strict-start -socket s -trace t db file:///a s3://b/c";
         let options = replicate(&matches(line)).unwrap();
         let expected = ReplicateOptions {
             job: Job::Direct { database: "db".into(), urls: vec!["file:///a".into(), "s3://b/c".into()] },
             once: true,
             exec: None,
             exec_exit_code: false,
+            force_snapshot: true,
+            enforce_retention: true,
             log_level: Some("debug".into()),
             restore_if_db_not_exists: true,
             strict_start: true,

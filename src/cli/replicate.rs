@@ -19,6 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::error::CliError;
 use super::observe::{self, Wanted};
+use super::once::Asked;
 use super::open;
 use super::options::{Job as What, ReplicateOptions};
 use super::settings::Context;
@@ -102,6 +103,7 @@ async fn replicate(
         restore_missing: options.restore_if_db_not_exists,
         strict: options.strict_start,
     };
+    let asked = Asked::new(options, config.databases()?)?;
     let daemon = Arc::new(Daemon::start(Vec::new(), settings));
     let fleet = Arc::new(Fleet::new(daemon, context.clone(), environment, source, config, ways));
     tokio::select! {
@@ -158,6 +160,7 @@ async fn replicate(
     let confirmed = report(&stopped);
     outcome?;
     confirmed?;
+    asked.run().await?;
     tracing::info!("litestream shut down");
     Ok(())
 }

@@ -192,6 +192,7 @@ impl Entry {
                 }
             }
             facts.seen = database.seen();
+            facts.lost_sight = database.lost_sight().map(str::to_owned);
             facts.work = database.counters();
             if let Some(captured) = captured {
                 let old = facts.captured.replace(captured);

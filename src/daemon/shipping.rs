@@ -17,7 +17,7 @@ use super::numbers::{Held, Kept};
 use super::upkeep::Keeper;
 use super::{Destination, Entry, Shared, Source};
 use crate::replica::{Replica, Segment, Shelf};
-use crate::spool::Seq;
+use crate::spool::{Seq, Uploaded};
 use crate::storage::Counts;
 use crate::types::Generation;
 use crate::upload::{Advanced, Claims, Error, Uploader};
@@ -43,6 +43,7 @@ pub(super) struct Shipping {
     /// Somebody waits: no pause now.
     at_once: Notify,
     keeper: Option<Keeper>,
+    uploaded: Uploaded,
 }
 
 #[derive(Debug, Default)]
@@ -63,11 +64,14 @@ impl Shipping {
         let uploader = Uploader::new(to.replica.clone(), to.encoding, to.max_segments);
         // What must not be listed cannot be merged, and nothing may be deleted from it.
         let policy = to.upkeep.filter(|_| claims.is_none());
-        let keeper = policy.map(|policy| Keeper::new(to.replica, uploader.shelf().clone(), policy, path));
-        let uploader = match claims {
-            Some(claims) => uploader.unlisted(claims),
-            None => uploader,
+        let uploaded = Uploaded::default();
+        let uploader = match (claims, &policy) {
+            (Some(claims), _) => uploader.unlisted(claims),
+            (None, Some(policy)) if !policy.levels.is_empty() => uploader.remembering(uploaded.clone()),
+            (None, _) => uploader,
         };
+        let keeper =
+            policy.map(|policy| Keeper::new(to.replica, uploader.shelf().clone(), uploaded.clone(), policy, path));
         let (shelf, uploader) = (uploader.shelf().clone(), tokio::sync::Mutex::new(uploader));
         Self {
             replica,
@@ -77,6 +81,7 @@ impl Shipping {
             task: Mutex::default(),
             at_once: Notify::new(),
             keeper,
+            uploaded,
         }
     }
 
@@ -397,20 +402,28 @@ async fn new_generation(shared: &Arc<Shared>, entry: &Arc<Entry>, taken_over: Ge
     work.await.map_err(|error| error.to_string())?
 }
 
-/// Drops from the spool what every replica has. One that was fenced needs nothing more.
-fn trim(shared: &Shared, entry: &Entry, source: &Source) {
+/// Drops from the spool what every replica has and no merge will need soon. A
+/// replica that was fenced needs nothing more.
+pub(super) fn trim(shared: &Shared, entry: &Entry, source: &Source) {
     let facts = shared.board.read_one(entry.id);
     let Some(captured) = facts.as_ref().and_then(|f| f.captured).filter(|c| c.generation == source.generation) else {
         return;
     };
     let mut lowest = captured.batch;
-    for replica in facts.iter().flat_map(|f| &f.replicas).filter(|r| !r.fenced) {
+    let mut wanted = None;
+    let shippings = &entry.shipping;
+    for (replica, shipping) in facts.iter().flat_map(|f| &f.replicas).zip(shippings).filter(|(r, _)| !r.fenced) {
         match replica.batch {
             Some(batch) => lowest = lowest.min(batch),
             None => return,
         }
+        wanted = wanted.into_iter().chain(shipping.uploaded.oldest()).min();
     }
-    let Some(seq) = Seq::new(lowest) else { return };
+    let Some(spare) = Seq::new(lowest) else { return };
+    source.spool.spare_through(spare);
+    let Some(seq) = wanted.map_or(Some(spare), |wanted| wanted.before().map(|before| before.min(spare))) else {
+        return;
+    };
     if let Err(error) = source.spool.drop_through(seq) {
         let db = db_name(&entry.path);
         tracing::warn!(db, error = error.to_string(), "cannot remove local segments that every replica has");

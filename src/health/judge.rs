@@ -82,6 +82,9 @@ fn local(facts: &DatabaseFacts, now: Instant, objective: Objective) -> Verdict {
             }
         }
     }
+    if let Some(why) = &facts.lost_sight {
+        verdict.add(Grade::Failed, Cause::LostSight, why.clone());
+    }
     if facts.replicas.is_empty() {
         verdict.add(
             Grade::Degraded,
@@ -181,7 +184,7 @@ mod tests {
     type Change = fn(&mut DatabaseFacts, Instant);
 
     /// F87: each disagreement, seen `age` after it began.
-    const DISAGREEMENTS: [(&str, Change, Cause, bool); 13] = [
+    const DISAGREEMENTS: [(&str, Change, Cause, bool); 14] = [
         ("not taken up", |f, t| (f.health, f.since) = (Health::Starting, Some(t)), Cause::Starting, true),
         ("broken", |f, t| (f.health, f.since) = (Health::Broken("x".into()), Some(t)), Cause::Broken, true),
         ("vanished", |f, t| (f.health, f.since) = (Health::Waiting("x".into()), Some(t)), Cause::Absent, true),
@@ -208,6 +211,7 @@ mod tests {
             true,
         ),
         ("fenced", |f, _| f.replicas[0].fenced = true, Cause::Fenced, true),
+        ("lost sight", |f, _| f.lost_sight = Some("x".into()), Cause::LostSight, true),
         ("no guard", |f, _| f.seen.as_mut().unwrap().guard = false, Cause::Guard, true),
         (
             "not restorable",

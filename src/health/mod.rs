@@ -72,6 +72,8 @@ pub enum Cause {
     Unwatched,
     /// The guard is not held.
     Guard,
+    /// Files that an application may still use are no longer there to be followed.
+    LostSight,
     /// Commits are not captured.
     Uncaptured,
     /// Captured commits are not on a replica.

@@ -354,7 +354,11 @@ mod tests {
     fn some(count: u64) -> Vec<Observed> {
         let one = |id| {
             let now = Some(Timestamp::from_millis(1_700_000_000_000));
-            let proven = ProvenPoint { txid: Txid::new(id + 1), time: now.unwrap(), took: Duration::from_secs(1) };
+            let proven = ProvenPoint {
+                txid: Txid::new(id + 1),
+                time: Timestamp::from_millis(1_700_000_000_000),
+                took: Duration::from_secs(1),
+            };
             let drill = DrillFacts { at: now, runs: 3, failures: 1, error: None, proven: Some(proven) };
             let replica = ReplicaFacts {
                 name: "s3".to_owned(),

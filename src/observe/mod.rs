@@ -88,6 +88,19 @@ impl Observer {
         })
     }
 
+    /// Takes lags of the past for what was seen: one for each 30 seconds before now,
+    /// oldest first, for every database. For demonstrations.
+    pub fn remember(&self, lags: impl Iterator<Item = std::time::Duration>) {
+        let mut state = self.state();
+        let mut ids = Vec::new();
+        self.source.each(&mut |id, _| ids.push(id));
+        for (at, lag) in (0u32..).zip(lags) {
+            let then = ring::STEP * at;
+            state.ring.add(then, lag);
+            ids.iter().for_each(|id| state.rings.entry(*id).or_default().add(then, lag));
+        }
+    }
+
     /// The verdict about everything.
     pub fn verdict(&self, now: Instant) -> Verdict {
         let mut worst: Option<Verdict> = None;

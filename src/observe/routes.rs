@@ -42,8 +42,10 @@ impl Observer {
             "/healthz" => self.healthz(),
             "/readyz" => self.readyz(),
             _ if !self.may(request) => {
-                let ways = HeaderValue::from_static("Bearer, Basic realm=\"brooklet\", charset=\"UTF-8\"");
-                Answer::text(StatusCode::UNAUTHORIZED, "the token is missing or wrong").with(WWW_AUTHENTICATE, ways)
+                // One header for each way: browsers do not read on behind the first they do not know.
+                let refused = Answer::text(StatusCode::UNAUTHORIZED, "the token is missing or wrong");
+                let ways = ["Basic realm=\"brooklet\", charset=\"UTF-8\"", "Bearer"].map(HeaderValue::from_static);
+                ways.into_iter().fold(refused, |answer, way| answer.with(WWW_AUTHENTICATE, way))
             }
             "/metrics" => Answer::new(StatusCode::OK, PROMETHEUS, self.metrics()),
             "/api/status" => json(&self.status()),

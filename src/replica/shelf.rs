@@ -155,6 +155,11 @@ impl Shelf {
         }
     }
 
+    /// What a segment said about itself, if it was asked.
+    pub fn header(&self, segment: &Segment) -> Option<Header> {
+        self.lock().notes.get(&(segment.level, segment.txids))?.header
+    }
+
     /// A segment was asked what it is. `proven`: both of its ends were.
     pub fn learn(&self, segment: &Segment, header: Header, proven: bool) {
         if let Some(note) = self.lock().notes.get_mut(&(segment.level, segment.txids)) {

@@ -272,6 +272,11 @@ impl<S: Storage> Storage for Counted<S> {
         let request = self.counts.begin(Operation::Put);
         request.end(self.inner.copy(from, to).await)
     }
+
+    async fn timestamp(&self, key: &Key) -> Result<Option<Timestamp>> {
+        let request = self.counts.begin(Operation::Get);
+        request.end(self.inner.timestamp(key).await)
+    }
 }
 
 #[cfg(test)]

@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod audit;
+mod browser;
 mod capture;
 mod cli;
+mod container;
 mod control;
 mod create_only;
 mod docs;
@@ -18,6 +20,7 @@ mod failures_checkpoint;
 mod failures_cost;
 mod failures_disk;
 mod failures_guard;
+mod failures_health;
 mod failures_idle;
 #[cfg(feature = "failpoints")]
 mod failures_injected;
@@ -35,11 +38,15 @@ mod image;
 mod interop_ltx;
 mod interop_replica;
 mod interop_s3;
+mod interop_s3_points;
 mod interop_urls;
 mod legacy;
+mod legacy_s3;
 mod no_footprint;
 mod observe;
 mod observe_docs;
+mod packaging;
+mod page;
 mod pipeline;
 mod places;
 mod pretend;
@@ -57,8 +64,11 @@ mod takeover;
 mod testing_doc;
 mod tidy;
 mod torture;
+mod tutorials;
 mod upkeep_cli;
 mod upkeep_daemon;
+mod upkeep_local;
+mod upkeep_memory;
 mod upkeep_model;
 mod upkeep_policy;
 mod wal;

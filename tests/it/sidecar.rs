@@ -32,6 +32,8 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let stage = Self { dir: tempfile::tempdir().unwrap() };
+        // The sqlite3 of the scripts waits for a lock as an application does.
+        std::fs::write(stage.path(".sqliterc"), ".timeout 10000\n").unwrap();
         stage.sql("PRAGMA journal_mode=wal; CREATE TABLE t(x); INSERT INTO t VALUES ('first')");
         stage
     }
@@ -199,7 +201,7 @@ fn commits_made_while_the_application_stops_are_replicated() {
         let stage = Stage::new();
         // Two seconds of commits after it was asked to end.
         let script = format!(
-            "stop() {{ i=0; while [ $i -lt 20 ]; do sqlite3 -cmd \".timeout 9000\" $db \"INSERT INTO t VALUES ($i)\"; i=$((i+1)); \
+            "stop() {{ i=0; while [ $i -lt 20 ]; do sqlite3 $db \"INSERT INTO t VALUES ($i)\"; i=$((i+1)); \
              sleep 0.1; done; {end}; }}; trap stop TERM; touch up; while true; do sleep 0.05; done"
         );
         let mut program = Running::start(stage.exec(flags, &script));
@@ -434,6 +436,46 @@ fn a_missing_database_is_restored_before_the_application_starts() {
     let mut program = Running::start(stage.exec(flag, "touch started"));
     assert_eq!(program.ended().code(), Some(1), "{}", stage.said("out"));
     assert!(!stage.path("started").exists() && !stage.path("app.db").exists());
+}
+
+#[test]
+fn a_stop_is_heard_while_a_database_is_being_restored() {
+    let stage = Stage::new();
+    // A storage that takes the connection and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("s3://bucket/app?endpoint=http://{}&region=us-east-1", silent.local_addr().unwrap());
+    let mut command =
+        stage.command(&["replicate", "-restore-if-db-not-exists", "-exec", "touch started", "new.db", &url]);
+    command.env("LITESTREAM_ACCESS_KEY_ID", "key").env("LITESTREAM_SECRET_ACCESS_KEY", "hush");
+    let mut program = Running::start(command);
+    until("it has begun", || stage.said("out").contains("attempting restore before replication"));
+    program.send(Signal::TERM);
+    assert_eq!((program.ended().code(), stage.said("err")), (Some(0), String::new()));
+    assert!(!stage.path("new.db").exists() && !stage.path("started").exists());
+}
+
+/// F95: whoever asks twice does not want to wait, and nothing is lost by that.
+#[test]
+fn a_second_signal_ends_the_last_upload_and_the_next_start_makes_it() {
+    let stage = Stage::new();
+    std::fs::write(stage.path("replica"), "in the way").unwrap();
+    let config = stage.config("shutdown-sync-timeout: 1h");
+    let start = || Running::start(stage.command(&["replicate", "-config", config.to_str().unwrap()]));
+    let mut program = start();
+    until("it is followed", || stage.path(".app.db-litestream/brooklet/pagemap").exists());
+    program.send(Signal::TERM);
+    until("it is stopping", || stage.said("out").contains("signal received, litestream shutting down"));
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(program.0.try_wait().unwrap().is_none(), "it waits for the replica");
+    program.send(Signal::TERM);
+    assert_eq!(program.ended().code(), Some(1));
+    assert!(stage.said("out").contains("second signal received"), "{}", stage.said("out"));
+    std::fs::remove_file(stage.path("replica")).unwrap();
+    let mut program = start();
+    until("the last commit is there", || stage.path("replica/ltx/0").exists());
+    program.send(Signal::TERM);
+    assert_eq!(program.ended().code(), Some(0));
+    assert_eq!(stage.restored(), "first\n");
 }
 
 /// As a container with few rights: another user, nothing writable but the data.

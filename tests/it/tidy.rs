@@ -28,7 +28,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("drill", &["types", "durable", "replica", "restore", "audit"]),
     ("doctor", &["types", "ltx", "storage", "replica"]),
     // A snapshot is made of the chain that a restore would take, and nothing goes that one could need: one planner.
-    ("upkeep", &["types", "ltx", "storage", "replica", "restore"]),
+    // What was just uploaded is merged from where it still is, the spool.
+    ("upkeep", &["types", "ltx", "storage", "spool", "replica", "restore"]),
     // Settings of a storage are told in the storage's own words.
     ("config", &["types", "storage"]),
     ("daemon", &["types", "ltx", "storage", "spool", "replica", "capture", "upload", "upkeep", "status", "drill"]),
@@ -303,7 +304,12 @@ fn a_rehearsal_opens_nothing_but_its_scratch_file() {
     for (file, text) in sources().into_iter().filter(|(file, _)| ["drill", "audit", "legacy"].contains(&room_of(file)))
     {
         let calls = openings(&code(&text));
-        let own = ["Connection::open_with_flags(immutable_uri(path), flags)".to_owned()];
-        assert!(calls.is_empty() || file == "drill/checks.rs" && calls == own, "src/{file} opens {calls:?}");
+        let own = match file.as_str() {
+            "drill/checks.rs" => vec!["Connection::open_with_flags(immutable_uri(path), flags)".to_owned()],
+            // A file in the directory of the local state.
+            "drill/record.rs" => vec!["std::fs::read(self.0)".to_owned()],
+            _ => Vec::new(),
+        };
+        assert!(calls.is_empty() || calls == own, "src/{file} opens {calls:?}");
     }
 }

@@ -4,6 +4,7 @@
 //! `-dry-run` or `-o -`. Progress is shown on stderr if that is a terminal.
 
 mod all;
+mod below;
 mod dry_run;
 mod follow;
 mod stdout;
@@ -33,7 +34,7 @@ use crate::status::RESTORES;
 use dry_run::{DryRun, OlderDryRun, OlderFile, PlannedFile};
 use stdout::Scratch;
 
-/// Restores one database, or all of a config.
+/// Restores one database, all of a config, or all below a URL.
 pub(crate) fn run(job: &RestoreJob, context: &Context) -> Result<(), CliError> {
     match job {
         RestoreJob::One(options) => one(options, context),

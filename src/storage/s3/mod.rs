@@ -148,6 +148,10 @@ impl Storage for S3Storage {
     async fn copy(&self, from: &Key, to: &Key) -> Result<bool> {
         copy::copy(&self.0, from, to).await
     }
+
+    async fn timestamp(&self, key: &Key) -> Result<Option<Timestamp>> {
+        self.0.timestamp(key).await
+    }
 }
 
 impl Bucket {
