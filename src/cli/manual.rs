@@ -20,6 +20,7 @@ const SIGNALS: &[(&str, &str)] = &[
          sent to the application, and the end of the application is waited for first. A second signal during the last \
          upload ends the program at once; what is not uploaded stays in the local state.",
     ),
+    ("SIGHUP", "Read the configuration file again and apply what is different. One with a mistake changes nothing."),
     ("SIGUSR1, SIGUSR2", "With -exec: sent to the application."),
 ];
 

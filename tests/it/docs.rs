@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 use crate::container::Container;
+use crate::patience::install_sqlite3;
 
 /// Commands for the source tree, not for a shell somewhere: run by hand or by CI,
 /// as each says.
@@ -67,7 +68,7 @@ const STAND_INS: [(&str, &str); 4] = [
     (
         "systemctl",
         r#"case "$*" in
-            daemon-reload | "enable --now brooklet" | "restart brooklet" | "status brooklet") ;;
+            daemon-reload | "enable --now brooklet" | "restart brooklet" | "reload brooklet" | "status brooklet") ;;
             *) exit 1 ;;
         esac
         if command -v systemd-analyze > analyze; then
@@ -138,8 +139,7 @@ fn run(document: &str, blocks: &[String], container: Option<&Container>) {
     }
     std::fs::create_dir_all(dir.path().join("target/release")).unwrap();
     symlink(&binary, dir.path().join("target/release/brooklet")).unwrap();
-    // The sqlite3 of the documents waits for a lock, as an application does.
-    std::fs::write(programs.path().join(".sqliterc"), ".timeout 10000\n").unwrap();
+    install_sqlite3(programs.path());
     let mut script = String::new();
     let mut command = Command::new("sh");
     if FOR_THE_SYSTEM.contains(&document) {
@@ -151,7 +151,7 @@ fn run(document: &str, blocks: &[String], container: Option<&Container>) {
     let path = [programs.path(), binary.parent().unwrap()].map(|p| p.display().to_string()).join(":");
     command.args(["-euxc", &script]).current_dir(dir.path()).stdin(Stdio::null());
     command.env("PATH", format!("{path}:{}", std::env::var("PATH").unwrap()));
-    command.env("HOME", programs.path()).env("IMAGE_ROOT", container.map_or(PathBuf::new(), |c| c.path("")));
+    command.env("IMAGE_ROOT", container.map_or(PathBuf::new(), |c| c.path("")));
     // What a document starts in the background ends with it, also if something fails before that.
     let child = command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let group = rustix::process::Pid::from_child(&child);

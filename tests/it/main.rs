@@ -47,6 +47,7 @@ mod observe;
 mod observe_docs;
 mod packaging;
 mod page;
+mod patience;
 mod pipeline;
 mod places;
 mod pretend;

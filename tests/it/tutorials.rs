@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
+use crate::patience::install_sqlite3;
+
 /// A directory in which `litestream` and `brooklet` are this program.
 struct Machine {
     dir: TempDir,
@@ -16,9 +18,8 @@ struct Machine {
 impl Machine {
     fn new() -> Self {
         let machine = Self { dir: tempfile::tempdir().unwrap() };
-        // As an application would, sqlite3 waits when the database is locked for a moment.
-        std::fs::write(machine.path(".sqliterc"), ".timeout 10000\n").unwrap();
         std::fs::create_dir(machine.path("bin")).unwrap();
+        install_sqlite3(&machine.path("bin"));
         for name in ["litestream", "brooklet"] {
             symlink(env!("CARGO_BIN_EXE_brooklet"), machine.path("bin").join(name)).unwrap();
         }
