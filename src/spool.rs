@@ -286,6 +286,13 @@ impl Spool {
         }
     }
 
+    /// Segments and bytes here of what comes after batch `seq`, or of everything.
+    pub fn size_after(&self, seq: Option<Seq>) -> (usize, u64) {
+        let inner = self.lock();
+        let segments = inner.segments.range(seq.map_or(Seq::FIRST, Seq::next)..);
+        segments.fold((0, 0), |(count, bytes), (_, segment)| (count + 1, bytes + segment.size))
+    }
+
     /// The newest batch that is here or has been.
     pub fn newest(&self) -> Option<Seq> {
         let inner = self.lock();

@@ -16,6 +16,7 @@ pub mod checkpoint;
 pub mod connection;
 mod error;
 mod live;
+mod local_state;
 mod log_file;
 mod options;
 pub mod pace;
@@ -29,6 +30,7 @@ pub mod wal_index;
 
 pub use base::{Base, BaseReader};
 pub use error::Error;
+pub use local_state::LocalState;
 pub use options::{Options, default_meta_path};
 
 use std::collections::HashMap;
@@ -39,6 +41,7 @@ use std::time::{Duration, Instant, SystemTime};
 use self::attach::Local;
 use self::live::Live;
 use crate::spool::{Point, Spool};
+use crate::status::{Seen, Work};
 use crate::types::Generation;
 
 /// The files that this process follows, so that none is followed twice: a second
@@ -68,19 +71,8 @@ pub struct Stepped {
     pub trouble: Option<String>,
     /// The trouble is only that there is nothing to follow yet.
     pub waiting: bool,
-}
-
-/// Numbers for those who watch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// The longest time that writers were kept waiting.
-    pub longest_barrier: Duration,
-    /// How often writers were kept waiting.
-    pub barriers: u64,
-    /// Complete checkpoints.
-    pub seals: u64,
-    /// Continuations by comparison.
-    pub resyncs: u64,
+    /// The trouble is that the disk is full.
+    pub disk_full: bool,
 }
 
 /// First wait after an error; doubles up to [`RETRY_MAX`].
@@ -100,7 +92,9 @@ pub struct Database {
     failures: u32,
     retry_at: Option<Instant>,
     last_trouble: Option<String>,
-    past: Counters,
+    /// Files that programs may still use were taken away, after so many captures.
+    lost_sight: Option<(String, u64)>,
+    past: Work,
 }
 
 impl Database {
@@ -115,7 +109,8 @@ impl Database {
             failures: 0,
             retry_at: None,
             last_trouble: None,
-            past: Counters::default(),
+            lost_sight: None,
+            past: Work::default(),
         }
     }
 
@@ -137,15 +132,26 @@ impl Database {
         })
     }
 
-    /// Counts since this value was made.
-    pub fn counters(&self) -> Counters {
-        let now = self.live.as_ref().map(|l| &l.activity);
-        Counters {
-            longest_barrier: self.past.longest_barrier.max(now.map_or(Duration::ZERO, |a| a.longest_barrier)),
-            barriers: self.past.barriers + now.map_or(0, |a| a.barriers),
-            seals: self.past.seals + now.map_or(0, |a| a.seals),
-            resyncs: self.past.resyncs + now.map_or(0, |a| a.resyncs),
+    /// What was done since this value was made.
+    pub fn counters(&self) -> Work {
+        let mut work = self.past;
+        if let Some(live) = &self.live {
+            work.merge(&live.activity.work);
         }
+        work
+    }
+
+    /// What the last look at the log showed, while the database is followed.
+    pub fn seen(&mut self) -> Option<Seen> {
+        self.live.as_mut().map(Live::seen)
+    }
+
+    /// Why commits of programs that still use the files as they were may not be
+    /// seen. Over when a commit is captured: somebody uses the files that there are now.
+    pub fn lost_sight(&mut self) -> Option<&str> {
+        let syncs = self.counters().syncs;
+        self.lost_sight = self.lost_sight.take().filter(|(_, before)| syncs <= *before);
+        self.lost_sight.as_ref().map(|(why, _)| why.as_str())
     }
 
     /// Something happened to the files: the next step makes sure that they are
@@ -292,7 +298,7 @@ impl Database {
 
     fn stepped(&self, again: Option<Instant>) -> Stepped {
         let trouble = self.last_trouble.clone();
-        Stepped { again, live: self.live.is_some(), waiting: false, trouble }
+        Stepped { again, live: self.live.is_some(), trouble, ..Stepped::default() }
     }
 
     fn recovered(&mut self) {
@@ -320,7 +326,12 @@ impl Database {
             if was_live { RETRY_MIN } else { RETRY_MIN.saturating_mul(1 << self.failures.min(8)).min(RETRY_MAX) };
         self.failures = if was_live { 0 } else { self.failures.saturating_add(1) };
         self.retry_at = Some(now + wait);
-        Stepped { waiting: error.is_waiting(), ..self.stepped(self.retry_at) }
+        self.past.sync_errors += u64::from(!error.is_waiting());
+        if matches!(error, Error::SidecarReplaced(_)) {
+            self.lost_sight = Some((error.to_string(), self.past.syncs));
+        }
+        let disk_full = error.is_disk_full();
+        Stepped { waiting: error.is_waiting(), disk_full, ..self.stepped(self.retry_at) }
     }
 }
 

@@ -12,45 +12,40 @@ use super::error::CliError;
 use super::open;
 use super::options::ReplicateOptions;
 use crate::config::{Database, ReplicaSettings};
-use crate::daemon::Job;
-use crate::ltx::Encoding;
-use crate::replica::Replica;
 use crate::upkeep::{PruneOptions, prune, snapshot};
 
-/// The replicas of every database, and what is asked for each.
-pub(super) struct Asked<'a> {
+/// Every database, and what is asked for each of its replicas.
+pub(super) struct Asked {
     force_snapshot: bool,
     enforce_retention: bool,
-    replicas: Vec<(&'a Database, &'a ReplicaSettings, Arc<Replica>, Encoding)>,
+    databases: Vec<Database>,
 }
 
-impl<'a> Asked<'a> {
+impl Asked {
     /// Fails where what is asked cannot be done, before anything has begun.
-    pub(super) fn new(options: &ReplicateOptions, databases: &'a [Database], jobs: &[Job]) -> Result<Self, CliError> {
+    pub(super) fn new(options: &ReplicateOptions, databases: &[Database]) -> Result<Self, CliError> {
         let (force_snapshot, enforce_retention) = (options.force_snapshot, options.enforce_retention);
-        let mut replicas = Vec::new();
-        for (database, job) in databases.iter().zip(jobs) {
-            for (settings, to) in database.replicas.iter().zip(&job.replicas) {
-                if to.create_only && (force_snapshot || enforce_retention) {
-                    let (name, path) = (&settings.name, database.path.display());
-                    let message = format!(
-                        "replica {name} of {path} is \"create-only\": it cannot be listed, so -force-snapshot and \
-                         -enforce-retention are not possible; use \"prune\" with other credentials"
-                    );
-                    return Err(CliError::usage(message));
-                }
-                replicas.push((database, settings, to.replica.clone(), to.encoding));
+        let databases = if force_snapshot || enforce_retention { databases } else { &[] };
+        for database in databases {
+            if let Some(settings) = database.replicas.iter().find(|settings| settings.create_only) {
+                let (name, path) = (&settings.name, database.path.display());
+                let message = format!(
+                    "replica {name} of {path} is \"create-only\": it cannot be listed, so -force-snapshot and \
+                     -enforce-retention are not possible; use \"prune\" with other credentials"
+                );
+                return Err(CliError::usage(message));
             }
         }
-        Ok(Self { force_snapshot, enforce_retention, replicas })
+        Ok(Self { force_snapshot, enforce_retention, databases: databases.to_vec() })
     }
 
     /// Does it.
     pub(super) async fn run(&self) -> Result<(), CliError> {
         let mut failed: Vec<String> = Vec::new();
-        for (database, settings, replica, encoding) in &self.replicas {
+        let replicas = self.databases.iter().flat_map(|d| d.replicas.iter().map(move |settings| (d, settings)));
+        for (database, settings) in replicas {
             let path = database.path.display();
-            if let Err(error) = self.one(database, settings, replica, *encoding).await {
+            if let Err(error) = self.one(database, settings).await {
                 tracing::error!(path = %path, replica = settings.name, error = error.to_string(), "cannot do what was asked");
                 failed.push(format!("replica {} of {path}: {error}", settings.name));
             }
@@ -58,23 +53,18 @@ impl<'a> Asked<'a> {
         if failed.is_empty() { Ok(()) } else { Err(CliError::failed(failed.join("; "))) }
     }
 
-    async fn one(
-        &self,
-        database: &Database,
-        settings: &ReplicaSettings,
-        replica: &Arc<Replica>,
-        encoding: Encoding,
-    ) -> Result<(), CliError> {
+    async fn one(&self, database: &Database, settings: &ReplicaSettings) -> Result<(), CliError> {
+        let replica = Arc::new(open::replica(settings)?);
         let path = database.path.display().to_string();
         if self.force_snapshot {
-            let made = snapshot(replica, encoding).await.map_err(CliError::failed)?;
+            let made = snapshot(&replica, open::encoding(settings)).await.map_err(CliError::failed)?;
             let (txid, size) = (made.txids.max().to_string(), made.size);
             tracing::info!(path, replica = settings.name, txid, size, "snapshot complete");
         }
         if self.enforce_retention && settings.upkeep.retention_enabled {
             let options = PruneOptions { retention: open::retention(settings), dry_run: false, confirm: false };
             let now = SystemTime::now().into();
-            let pruned = prune(replica, now, &options).await.map_err(CliError::failed)?;
+            let pruned = prune(&replica, now, &options).await.map_err(CliError::failed)?;
             if pruned.refused {
                 let (gone, all) = pruned.snapshots;
                 return Err(CliError::usage(format!(

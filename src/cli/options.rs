@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::commands::Matches;
+use super::completion::Shell;
 use super::error::CliError;
 use super::values;
 use crate::config::shown_url;
@@ -30,6 +31,95 @@ pub enum Source {
     Url(String),
 }
 
+/// `-timeout`; `None` stands for a negative one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Timeout(pub(crate) Option<Duration>);
+
+/// How to ask the daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// The config file, which may say where the socket is.
+    pub config: ConfigFlags,
+    /// `-socket`.
+    pub socket: Option<PathBuf>,
+    /// How long to wait for the answer; `None`: however long.
+    pub timeout: Option<Duration>,
+    /// Print JSON.
+    pub json: bool,
+}
+
+/// What to ask the daemon for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Follow a database again.
+    Start(PathBuf),
+    /// Let go of a database for a while.
+    Stop(PathBuf),
+    /// Capture what is committed.
+    Sync {
+        /// The database.
+        database: PathBuf,
+        /// And upload it.
+        wait: bool,
+    },
+    /// Wait until something is confirmed, without uploading it any sooner.
+    Wait {
+        /// The database.
+        database: PathBuf,
+        /// What; `None`: what is committed now.
+        txid: Option<u64>,
+    },
+    /// Follow another database.
+    Register {
+        /// The database.
+        database: PathBuf,
+        /// Where it goes.
+        replica: String,
+    },
+    /// Follow a database no more.
+    Unregister {
+        /// The database.
+        database: PathBuf,
+        /// Only tell what would be asked.
+        dry_run: bool,
+    },
+    /// Read the config again.
+    Reload,
+    /// Name the databases.
+    List,
+    /// Tell about the daemon itself.
+    Info,
+}
+
+/// `info`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InfoJob {
+    /// About the daemon.
+    Daemon(Ask),
+    /// About replicas.
+    Replicas(InfoOptions),
+}
+
+/// `status`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusOptions {
+    /// How to ask the daemon.
+    pub ask: Ask,
+    /// Only this database.
+    pub database: Option<PathBuf>,
+}
+
+/// `reset`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResetOptions {
+    /// The config file.
+    pub config: ConfigFlags,
+    /// The database.
+    pub database: PathBuf,
+    /// Only tell.
+    pub dry_run: bool,
+}
+
 /// `audit` and `verify`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditOptions {
@@ -41,6 +131,25 @@ pub struct AuditOptions {
     pub replica: Option<String>,
     /// Print JSON.
     pub json: bool,
+}
+
+/// `check`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckOptions {
+    /// The config file.
+    pub config: ConfigFlags,
+    /// Only this database.
+    pub database: Option<PathBuf>,
+    /// Where the daemon answers.
+    pub addr: Option<String>,
+    /// What must be shown to it.
+    pub token_file: Option<PathBuf>,
+    /// A longer lag is a warning.
+    pub warning: Option<Duration>,
+    /// A longer lag is critical.
+    pub critical: Option<Duration>,
+    /// How long to wait for answers.
+    pub timeout: Duration,
 }
 
 /// `databases`.
@@ -95,7 +204,7 @@ pub struct GenerationsOptions {
     pub replica: Option<String>,
 }
 
-/// `info`.
+/// `info` about replicas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InfoOptions {
     /// The config file.
@@ -219,6 +328,10 @@ pub struct ReplicateOptions {
     pub job: Job,
     /// Sync each database once, then stop.
     pub once: bool,
+    /// The command line of a child process; beats the config.
+    pub exec: Option<String>,
+    /// Exit with the code of the child process.
+    pub exec_exit_code: bool,
     /// Then make the newest point of every replica a snapshot.
     pub force_snapshot: bool,
     /// Then delete what policy no longer keeps.
@@ -229,6 +342,8 @@ pub struct ReplicateOptions {
     pub restore_if_db_not_exists: bool,
     /// An unreachable replica at start is fatal.
     pub strict_start: bool,
+    /// Where the control socket is served, in place of what the config says.
+    pub socket: Option<PathBuf>,
     /// `-trace` was given: say once that it does nothing.
     pub trace_given: bool,
 }
@@ -355,6 +470,44 @@ fn source(matches: &Matches, example: &str) -> Result<Source, CliError> {
     }
 }
 
+pub(crate) fn completion(matches: &Matches, program: &str) -> Result<Shell, CliError> {
+    let words = matches.words();
+    let [name] = words.as_slice() else {
+        let message = "the name of a shell required: bash, zsh or fish".to_owned();
+        return Err(CliError::Usage { message, hint: Some(format!("{program} completion bash")) });
+    };
+    Shell::from_name(name)
+        .ok_or_else(|| CliError::usage(format!("no completion for {name:?}: there is bash, zsh and fish")))
+}
+
+pub(crate) fn man(matches: &Matches) -> Result<(), CliError> {
+    match matches.words().as_slice() {
+        [] => Ok(()),
+        _ => Err(CliError::usage("too many arguments")),
+    }
+}
+
+pub(crate) fn check(matches: &Matches) -> Result<CheckOptions, CliError> {
+    let database = match matches.words().as_slice() {
+        [] => None,
+        [path] => Some(PathBuf::from(path)),
+        _ => return Err(CliError::usage("too many arguments")),
+    };
+    let (warning, critical) = (matches.duration("warning"), matches.duration("critical"));
+    if warning.zip(critical).is_some_and(|(warning, critical)| warning > critical) {
+        return Err(CliError::usage("-warning must not be longer than -critical"));
+    }
+    Ok(CheckOptions {
+        config: config_flags(matches),
+        database,
+        addr: matches.text("addr"),
+        token_file: matches.path("token-file"),
+        warning,
+        critical,
+        timeout: matches.duration("timeout").unwrap_or(Duration::from_secs(10)),
+    })
+}
+
 pub(crate) fn databases(matches: &Matches) -> Result<DatabasesOptions, CliError> {
     if !matches.words().is_empty() {
         return Err(CliError::usage("too many arguments"));
@@ -378,14 +531,87 @@ pub(crate) fn generations(matches: &Matches, program: &str) -> Result<Generation
     Ok(GenerationsOptions { config: config_flags(matches), source, replica: matches.text("replica") })
 }
 
-pub(crate) fn info(matches: &Matches, program: &str) -> Result<InfoOptions, CliError> {
-    Ok(InfoOptions {
+pub(crate) fn info(matches: &Matches, program: &str) -> Result<InfoJob, CliError> {
+    if matches.words().is_empty() {
+        return Ok(InfoJob::Daemon(ask(matches, "info")?));
+    }
+    for flag in ["socket", "timeout"] {
+        if matches.text(flag).is_some() || matches.get::<Timeout>(flag).is_some() {
+            let message = format!("cannot specify -{flag} with a database or a replica: that is for asking the daemon");
+            return Err(CliError::usage(message));
+        }
+    }
+    Ok(InfoJob::Replicas(InfoOptions {
         config: config_flags(matches),
         source: source(matches, &format!("{program} info /path/to/db"))?,
         replica: matches.text("replica"),
         parallelism: matches.get("parallelism").unwrap_or(DEFAULT_PARALLELISM),
         json: matches.on("json"),
-    })
+    }))
+}
+
+/// What the commands that ask the daemon have in common.
+fn ask(matches: &Matches, command: &str) -> Result<Ask, CliError> {
+    let default = if ["info", "list", "status"].contains(&command) { 10 } else { 30 };
+    // For these two the original takes 0 for "however long".
+    let endless = ["start", "stop"].contains(&command);
+    let timeout = match matches.get("timeout").unwrap_or(Timeout(Some(Duration::from_secs(default)))) {
+        Timeout(Some(timeout)) if !timeout.is_zero() => Some(timeout),
+        _ if endless => None,
+        _ => return Err(CliError::usage("timeout must be greater than 0")),
+    };
+    Ok(Ask { config: config_flags(matches), socket: matches.path("socket"), timeout, json: matches.on("json") })
+}
+
+pub(crate) fn order(matches: &Matches, command: &str, program: &str) -> Result<(Order, Ask), CliError> {
+    let database = || {
+        let example = match command {
+            "register" => "-replica s3://bucket/prefix /path/to/db",
+            _ => "/path/to/db",
+        };
+        one_database(matches, &format!("{program} {command} {example}"))
+    };
+    let order = match command {
+        "start" => Order::Start(database()?),
+        "stop" => Order::Stop(database()?),
+        "sync" => Order::Sync { database: database()?, wait: matches.on("wait") },
+        "wait" => Order::Wait { database: database()?, txid: matches.get("txid") },
+        "register" => {
+            let database = database()?;
+            let replica = matches.text("replica").ok_or_else(|| CliError::Usage {
+                message: "-replica is required".to_owned(),
+                hint: Some(format!("{program} register -replica s3://bucket/prefix {}", database.display())),
+            })?;
+            Order::Register { database, replica }
+        }
+        "unregister" => Order::Unregister { database: database()?, dry_run: matches.on("dry-run") },
+        _ if !matches.words().is_empty() => return Err(CliError::usage("too many arguments")),
+        "reload" => Order::Reload,
+        _ => Order::List,
+    };
+    Ok((order, ask(matches, command)?))
+}
+
+pub(crate) fn status(matches: &Matches) -> Result<StatusOptions, CliError> {
+    let database = match matches.words().as_slice() {
+        [] => None,
+        [path] => Some(PathBuf::from(path)),
+        _ => return Err(CliError::usage("too many arguments")),
+    };
+    Ok(StatusOptions { ask: ask(matches, "status")?, database })
+}
+
+pub(crate) fn reset(matches: &Matches, program: &str) -> Result<ResetOptions, CliError> {
+    let database = one_database(matches, &format!("{program} reset /path/to/db"))?;
+    Ok(ResetOptions { config: config_flags(matches), database, dry_run: matches.on("dry-run") })
+}
+
+fn one_database(matches: &Matches, example: &str) -> Result<PathBuf, CliError> {
+    match matches.words().as_slice() {
+        [] => Err(CliError::Usage { message: "database path required".to_owned(), hint: Some(example.to_owned()) }),
+        [path] => Ok(PathBuf::from(path)),
+        _ => Err(CliError::usage("too many arguments")),
+    }
 }
 
 pub(crate) fn ltx(matches: &Matches, program: &str) -> Result<LtxOptions, CliError> {
@@ -488,17 +714,17 @@ pub(crate) fn replicate(matches: &Matches) -> Result<ReplicateOptions, CliError>
             return Err(CliError::usage(format!("cannot specify -{flag} flag without -once")));
         }
     }
-    if matches.text("exec").is_some() {
-        return Err(CliError::not_available("running a child process (-exec)"));
-    }
     Ok(ReplicateOptions {
         job,
         once,
+        exec: matches.text("exec"),
+        exec_exit_code: matches.on("exec-exit-code"),
         force_snapshot: matches.on("force-snapshot"),
         enforce_retention: matches.on("enforce-retention"),
         log_level: matches.text("log-level"),
         restore_if_db_not_exists: matches.on("restore-if-db-not-exists"),
         strict_start: matches.on("strict-start"),
+        socket: matches.path("socket"),
         trace_given: matches.text("trace").is_some(),
     })
 }
@@ -759,7 +985,6 @@ mod tests {
                 "flag \"-exec\" must be positioned before DB_PATH and REPLICA_URL arguments",
             ),
             ("replicate -once -exec x", "cannot specify -once flag with -exec"),
-            ("replicate -exec x", "running a child process (-exec) is not available in this version"),
             ("replicate -force-snapshot", "cannot specify -force-snapshot flag without -once"),
             ("replicate -enforce-retention", "cannot specify -enforce-retention flag without -once"),
         ];
@@ -835,20 +1060,24 @@ mod tests {
 
     #[test]
     fn every_replicate_flag_arrives() {
-        let line = "replicate -once -force-snapshot -enforce-retention -log-level debug -restore-if-db-not-exists -strict-start -trace t db file:///a s3://b/c";
+        let line = "replicate -once -force-snapshot -enforce-retention -log-level debug -restore-if-db-not-exists -strict-start -socket s -trace t db file:///a s3://b/c";
         let options = replicate(&matches(line)).unwrap();
         let expected = ReplicateOptions {
             job: Job::Direct { database: "db".into(), urls: vec!["file:///a".into(), "s3://b/c".into()] },
             once: true,
+            exec: None,
+            exec_exit_code: false,
             force_snapshot: true,
             enforce_retention: true,
             log_level: Some("debug".into()),
             restore_if_db_not_exists: true,
             strict_start: true,
+            socket: Some("s".into()),
             trace_given: true,
         };
         assert_eq!(options, expected);
-        let options = replicate(&matches("replicate --config=c")).unwrap();
+        let options = replicate(&matches("replicate -exec app --exec-exit-code --config=c")).unwrap();
+        assert_eq!((options.exec.as_deref(), options.exec_exit_code), (Some("app"), true));
         assert_eq!(options.job, Job::Config(ConfigFlags { path: Some("c".into()), expand_env: true }));
     }
 

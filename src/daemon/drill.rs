@@ -193,6 +193,8 @@ async fn pin_up(
         let Some(facts) = facts.replicas.get_mut(replica) else { return };
         let drill = facts.drill.get_or_insert_default();
         drill.at = Some(now);
+        drill.runs += 1;
+        drill.failures += u64::from(error.is_some());
         drill.error = error;
         if let Some(Proven { txid, time, took, .. }) = proven {
             drill.proven = Some(ProvenPoint { txid, time, took });

@@ -13,10 +13,12 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::numbers::{Held, Kept};
 use super::upkeep::Keeper;
 use super::{Destination, Entry, Shared, Source};
-use crate::replica::Segment;
+use crate::replica::{Replica, Segment, Shelf};
 use crate::spool::{Seq, Uploaded};
+use crate::storage::Counts;
 use crate::types::Generation;
 use crate::upload::{Advanced, Claims, Error, Uploader};
 
@@ -33,6 +35,8 @@ const CLOSING: &str = "the database is being stopped";
 
 /// One replica's side of the work.
 pub(super) struct Shipping {
+    replica: Arc<Replica>,
+    shelf: Shelf,
     uploader: tokio::sync::Mutex<Uploader>,
     interval: Duration,
     task: Mutex<Task>,
@@ -55,6 +59,7 @@ struct Task {
 impl Shipping {
     /// `path` is the database's. `state_dir`: where this machine remembers what it must not look up.
     pub(super) fn new(to: Destination, path: &Path, state_dir: &Path) -> Self {
+        let replica = to.replica.clone();
         let claims = to.create_only.then(|| Claims::new(state_dir, to.replica.name()));
         let uploader = Uploader::new(to.replica.clone(), to.encoding, to.max_segments);
         // What must not be listed cannot be merged, and nothing may be deleted from it.
@@ -67,14 +72,32 @@ impl Shipping {
         };
         let keeper =
             policy.map(|policy| Keeper::new(to.replica, uploader.shelf().clone(), uploaded.clone(), policy, path));
+        let (shelf, uploader) = (uploader.shelf().clone(), tokio::sync::Mutex::new(uploader));
         Self {
-            uploader: tokio::sync::Mutex::new(uploader),
+            replica,
+            shelf,
+            uploader,
             interval: to.sync_interval,
             task: Mutex::default(),
             at_once: Notify::new(),
             keeper,
             uploaded,
         }
+    }
+
+    /// The replica, and what is known to be on it.
+    pub(super) fn kept(&self) -> Kept {
+        Kept { replica: self.replica.clone(), listing: self.shelf.look(Clone::clone) }
+    }
+
+    /// The same in numbers.
+    pub(super) fn held(&self) -> Option<Held> {
+        self.shelf.look(Held::of)
+    }
+
+    /// What its storage was asked.
+    pub(super) fn requests(&self) -> &Counts {
+        self.replica.counts()
     }
 
     pub(super) fn keeper(&self) -> Option<&Keeper> {
@@ -356,7 +379,7 @@ async fn base(shared: &Arc<Shared>, entry: &Arc<Entry>) -> Result<crate::capture
     let work = tokio::task::spawn_blocking(move || {
         let mut database = entry.database().ok_or(CLOSING)?;
         let base = database.base(SystemTime::now()).map_err(|error| error.chain());
-        entry.pin_up(&shared, &database, None);
+        entry.pin_up(&shared, &mut database, None);
         base
     });
     work.await.map_err(|error| error.to_string())?
@@ -369,11 +392,11 @@ async fn new_generation(shared: &Arc<Shared>, entry: &Arc<Entry>, taken_over: Ge
     let work = tokio::task::spawn_blocking(move || {
         let mut database = entry.database().ok_or(CLOSING)?;
         if database.position().is_some_and(|position| position.generation != taken_over) {
-            entry.pin_up(&shared, &database, None);
+            entry.pin_up(&shared, &mut database, None);
             return Ok(());
         }
         let begun = database.new_generation(SystemTime::now()).map_err(|error| error.chain());
-        entry.pin_up(&shared, &database, None);
+        entry.pin_up(&shared, &mut database, None);
         begun
     });
     work.await.map_err(|error| error.to_string())?

@@ -101,6 +101,12 @@ impl Shelf {
         self.lock().listing.clone()
     }
 
+    /// Looks at what is there, if the replica was listed.
+    pub fn look<T>(&self, at: impl FnOnce(&Listing) -> T) -> Option<T> {
+        let inner = self.lock();
+        inner.listed.then(|| at(&inner.listing))
+    }
+
     /// Call before listing: what changes from now on is not lost.
     pub fn begin_listing(&self) -> Mark {
         Mark(self.lock().changed)

@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod audit;
+mod browser;
 mod capture;
 mod cli;
+mod container;
+mod control;
 mod create_only;
 mod docs;
 mod doctor;
@@ -17,6 +20,7 @@ mod failures_checkpoint;
 mod failures_cost;
 mod failures_disk;
 mod failures_guard;
+mod failures_health;
 mod failures_idle;
 #[cfg(feature = "failpoints")]
 mod failures_injected;
@@ -24,6 +28,7 @@ mod failures_life;
 mod failures_remote;
 #[cfg(feature = "failpoints")]
 mod failures_steps;
+mod failures_stop;
 mod fault;
 mod file_storage;
 mod fuzz;
@@ -38,6 +43,10 @@ mod interop_urls;
 mod legacy;
 mod legacy_s3;
 mod no_footprint;
+mod observe;
+mod observe_docs;
+mod packaging;
+mod page;
 mod pipeline;
 mod places;
 mod pretend;
@@ -49,11 +58,13 @@ mod s3;
 mod s3_commands;
 mod secrets;
 mod service_docs;
+mod sidecar;
 mod storage;
 mod takeover;
 mod testing_doc;
 mod tidy;
 mod torture;
+mod tutorials;
 mod upkeep_cli;
 mod upkeep_daemon;
 mod upkeep_local;

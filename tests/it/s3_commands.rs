@@ -72,12 +72,13 @@ impl Rig {
         format!("{place}{joint}endpoint={}&region=us-east-1", self.server.address)
     }
 
-    /// The keys, without the names of segments.
+    /// The keys, without the names of segments; the copy of the base that becomes a
+    /// snapshot may be there or not yet.
     fn folders(&self) -> Vec<String> {
         let keys = self.server.keys();
         let folders: BTreeSet<String> =
             keys.iter().map(|key| key.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned()).collect();
-        folders.into_iter().collect()
+        folders.into_iter().filter(|folder| !folder.ends_with("/0009")).collect()
     }
 
     /// What a restore from there brings back.
@@ -309,22 +310,14 @@ fn remarks(ended: &Ended) -> Vec<(String, String)> {
 fn doctor_tells_what_a_service_can_and_cannot() {
     type Case = (fn(&mut Faults), i32, &'static [(&'static str, &'static str)]);
     let cases: [Case; 5] = [
-        (|_| {}, 0, &[("timestamps", "skipped")]),
-        (
-            |f| f.ignore_conditions = true,
-            0,
-            &[("conditions", "warning"), ("multipart-conditions", "warning"), ("timestamps", "skipped")],
-        ),
-        (|f| f.deny = vec!["DeleteObject", "DeleteObjects"], 0, &[("timestamps", "skipped"), ("delete", "warning")]),
-        (
-            |f| f.deny = vec!["ListObjectsV2"],
-            1,
-            &[("list", "failed"), ("listed", "skipped"), ("timestamps", "skipped"), ("clock", "skipped")],
-        ),
+        (|_| {}, 0, &[]),
+        (|f| f.ignore_conditions = true, 0, &[("conditions", "warning"), ("multipart-conditions", "warning")]),
+        (|f| f.deny = vec!["DeleteObject", "DeleteObjects"], 0, &[("delete", "warning")]),
+        (|f| f.deny = vec!["ListObjectsV2"], 1, &[("list", "failed"), ("listed", "skipped"), ("clock", "skipped")]),
         (
             |f| f.deny = vec!["CompleteMultipartUpload"],
             1,
-            &[("multipart", "failed"), ("multipart-conditions", "skipped"), ("timestamps", "skipped")],
+            &[("multipart", "failed"), ("multipart-conditions", "skipped")],
         ),
     ];
     for (change, code, expected) in cases {

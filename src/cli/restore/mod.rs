@@ -29,6 +29,7 @@ use crate::restore::{
     Backup, Candidate, Evidence, Older, OlderReport, Options, Outcome, OutputError, PlanError, Point, Progress, Report,
     RestoreError, Target, find, restore_any,
 };
+use crate::status::RESTORES;
 
 use dry_run::{DryRun, OlderDryRun, OlderFile, PlannedFile};
 use stdout::Scratch;
@@ -103,7 +104,12 @@ pub(super) async fn if_missing(database: &Database) -> Result<(), CliError> {
     }
     tracing::info!(path = %shown, "attempting restore before replication");
     let replicas = database.replicas.iter().map(open::replica).collect::<Result<Vec<_>, _>>()?;
-    match restore_any(&replicas, path, &Options::default(), &Older::default(), &Arc::default()).await {
+    let begun = Instant::now();
+    let outcome = restore_any(&replicas, path, &Options::default(), &Older::default(), &Arc::default()).await;
+    if !matches!(&outcome, Err(RestoreError::Plan(PlanError::NoBackup))) {
+        RESTORES.add(outcome.is_ok(), begun.elapsed());
+    }
+    match outcome {
         Ok(Outcome::Older(OlderReport { replica, plan })) => {
             let (replica, generation, time) = (replica.name(), plan.generation(), plan.time());
             tracing::info!(path = %shown, replica, format = "0.3", %generation, %time, "restore completed");
