@@ -535,11 +535,11 @@ pub(crate) fn info(matches: &Matches, program: &str) -> Result<InfoJob, CliError
     if matches.words().is_empty() {
         return Ok(InfoJob::Daemon(ask(matches, "info")?));
     }
-    for flag in ["socket", "timeout"] {
-        if matches.text(flag).is_some() || matches.get::<Timeout>(flag).is_some() {
-            let message = format!("cannot specify -{flag} with a database or a replica: that is for asking the daemon");
-            return Err(CliError::usage(message));
-        }
+    let for_the_daemon =
+        [("socket", matches.path("socket").is_some()), ("timeout", matches.get::<Timeout>("timeout").is_some())];
+    if let Some((flag, _)) = for_the_daemon.into_iter().find(|(_, given)| *given) {
+        let message = format!("cannot specify -{flag} with a database or a replica: that is for asking the daemon");
+        return Err(CliError::usage(message));
     }
     Ok(InfoJob::Replicas(InfoOptions {
         config: config_flags(matches),
@@ -927,7 +927,16 @@ mod tests {
             ("prune a b", "too many arguments"),
             ("prune -snapshot -dry-run db", "cannot specify -snapshot with -dry-run: nothing is to be written"),
             ("ltx a b", "too many arguments"),
-            ("info", "database path or replica URL required / p info /path/to/db"),
+            ("info a b", "too many arguments"),
+            ("info -timeout 0", "timeout must be greater than 0"),
+            (
+                "info -timeout 5 a.db",
+                "cannot specify -timeout with a database or a replica: that is for asking the daemon",
+            ),
+            (
+                "info -socket s a.db",
+                "cannot specify -socket with a database or a replica: that is for asking the daemon",
+            ),
             ("ltx -config c file:///a", "cannot specify a replica URL and the -config flag"),
             ("generations", "database path or replica URL required / p generations /path/to/db"),
             ("restore", "database path or replica URL required / p restore -o /path/to/db s3://bucket/prefix"),

@@ -262,7 +262,13 @@ fn a_day(client: PathBuf, daemon: &Path) {
     assert_eq!(keys.as_object().unwrap().keys().collect::<Vec<_>>(), ["status", "db_path", "state", "txid", "socket"]);
     assert_eq!((&keys["status"], &keys["state"]), (&json!("started"), &json!("running")));
     assert_eq!(stage.lines(&["start", &a]), state("already_running", "running"));
-    stage.arrives("ra", 5);
+    if *daemon == ours() {
+        stage.arrives("ra", 5);
+    }
+    // The original overlooks what was committed and checkpointed while it had the database closed, until the next commit.
+    sql(&stage.path("a.db"), "INSERT INTO t VALUES (6)");
+    stage.fine(&["sync", "-wait", &a]);
+    stage.arrives("ra", 6);
 
     let url = format!("file://{}", stage.text("rb"));
     let registered = |status: &str| {
@@ -432,7 +438,7 @@ fn a_hundred_at_once_leave_one_sound_daemon() {
     assert_eq!(stage.end(), Some(0), "{}", stage.log());
 }
 
-/// A client that goes away does not leave a database half stopped.
+/// F92: a client that goes away does not leave a database half stopped.
 #[test]
 fn a_stop_whose_client_has_gone_is_finished_all_the_same() {
     let mut stage = Stage::new(ours());
@@ -701,7 +707,6 @@ fn status_asks_the_daemon_and_without_one_the_files_and_the_replicas() {
     assert_eq!((code, table(&out)[0].clone()), (Some(0), header.map(str::to_owned).to_vec()));
     assert_eq!(table(&out)[1][..2], [a.clone(), "not initialized".to_owned()], "{out}");
     assert!(err.contains("no daemon answers at"), "{err}");
-
     stage.launch(&ours());
     for name in ["a.db", "b.db"] {
         stage.fine(&["sync", "-wait", "-timeout", "60", name]);
@@ -723,7 +728,8 @@ fn status_asks_the_daemon_and_without_one_the_files_and_the_replicas() {
     stage.fine(&["stop", "b.db"]);
     assert_eq!(table(&stage.fine(&["status", "b.db"]))[1][1], "stopped");
     // One that is not the daemon's, and not in the config.
-    assert!(stage.ask(&["status", "c.db"]).stderr.contains("database not found in config: "));
+    let unknown = stage.ask(&["status", "-config", "c.yml", "c.db"]);
+    assert!(unknown.stderr.contains("database not found in config: "), "{unknown:?}");
     stage.end();
 
     let run = |words: &[&str]| {

@@ -136,7 +136,7 @@ async fn one_path_is_added_once() {
     stop(daemon).await;
 }
 
-/// And whoever removes it learns what is only local.
+/// F90: and whoever removes it learns what is only local.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_whose_upload_hangs_is_removed_in_time() {
     let Place { dir: _dir, path, app, storage, replica, daemon, id, .. } = place().await;

@@ -4,7 +4,7 @@
 //! Always true: a change is checked wholly before any of it is made. What is
 //! refused has changed nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -175,8 +175,8 @@ impl Fleet {
         }
         let databases = config.runnable()?.to_vec();
         let members = self.known().members.clone();
-        let configured = |path: &Path| databases.iter().any(|database| database.path == path);
-        let registered = members.values().filter(|m| m.registered && !configured(&m.settings.path));
+        let configured: HashSet<&Path> = databases.iter().map(|database| database.path.as_path()).collect();
+        let registered = members.values().filter(|m| m.registered && !configured.contains(m.settings.path.as_path()));
         let all: Vec<Database> = databases.iter().chain(registered.map(|m| &m.settings)).cloned().collect();
         open::one_place_each(&all)?;
         let difference = difference(&members, &databases);
@@ -324,8 +324,9 @@ fn difference<'a>(members: &'a BTreeMap<PathBuf, Member>, wanted: &'a [Database]
             Some(_) => found.changed.push(database),
         }
     }
+    let paths: HashSet<&Path> = wanted.iter().map(|database| database.path.as_path()).collect();
     for (path, member) in members {
-        match wanted.iter().any(|database| database.path == *path) {
+        match paths.contains(path.as_path()) {
             true => {}
             false if member.registered => found.unchanged += 1,
             false => found.removed.push(path),
