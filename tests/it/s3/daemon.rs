@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use brooklet::replica::{Layout, Replica};
+use brooklet::ltx::Level;
+use brooklet::replica::{Layout, Listing, Replica};
 use brooklet::storage::s3::{Options, S3Storage};
 use brooklet::storage::{Key, Pace, Retry, Throttle};
 
 use super::{Server, options};
 use crate::capture::consistent_copy;
-use crate::running::{TABLE, database, follow, insert, rebuild, restored, stop, until, wait_for};
+use crate::running::{TABLE, database, follow, insert, rebuild, restored, start, stop, until, wait_for};
+use crate::upkeep_daemon::{caught_up, count, hurried, kept, listing_with, write_for};
 
 /// As the command line opens one.
 fn replica(server: &Server, change: impl FnOnce(&mut Options)) -> Arc<Replica> {
@@ -45,6 +47,34 @@ async fn commits_arrive_in_s3_on_a_bad_day() {
     assert!(restored(&replica).await == consistent_copy(&path));
     let counts = server.counts();
     assert!(counts["CompleteMultipartUpload"] > 0 && counts["PutObject"] > 0, "{counts:?}");
+}
+
+/// F73: merges and snapshots go on where their connections ended, and what an answer was lost for is there once.
+#[tokio::test(flavor = "multi_thread")]
+async fn segments_are_merged_and_deleted_in_s3_on_a_bad_day() {
+    let server = Server::start();
+    let dir = tempfile::tempdir().unwrap();
+    let (path, app) = database(dir.path(), TABLE);
+    insert(&app, 400);
+    let replica = replica(&server, |options| options.part_size = 50_000);
+    server.faults(|faults| faults.least_part = 0);
+    let daemon = start(vec![kept(&path, &[&replica], &hurried())]);
+    caught_up(&daemon).await;
+    server.faults(|faults| {
+        faults.slow_down_every = Some(23);
+        faults.lose_every = Some(19);
+        faults.cut_after = Some(70_000);
+    });
+    for _ in 0..4 {
+        write_for(&app, Duration::from_millis(500)).await;
+    }
+    let busy = |l: &Listing| count(l, 2) > 0 && count(l, 9) > 1 && l.level(Level::L0)[0].txids.min().get() > 1;
+    listing_with(&replica, "merges, snapshots and deletions", busy).await;
+    caught_up(&daemon).await;
+    stop(daemon).await;
+    assert!(restored(&replica).await == consistent_copy(&path));
+    let listing = replica.list_all().await.unwrap();
+    assert_eq!(listing.gap_free_end(), listing.position());
 }
 
 /// F76: parts that an earlier run left behind are removed at the start, once they are old.
