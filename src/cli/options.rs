@@ -927,7 +927,6 @@ mod tests {
             ("prune a b", "too many arguments"),
             ("prune -snapshot -dry-run db", "cannot specify -snapshot with -dry-run: nothing is to be written"),
             ("ltx a b", "too many arguments"),
-            ("info", "database path or replica URL required / p info /path/to/db"),
             ("ltx -config c file:///a", "cannot specify a replica URL and the -config flag"),
             ("generations", "database path or replica URL required / p generations /path/to/db"),
             ("restore", "database path or replica URL required / p restore -o /path/to/db s3://bucket/prefix"),

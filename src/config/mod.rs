@@ -52,7 +52,7 @@ use section::Section;
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// The file's text, for databases that are registered later.
-    tree: Option<yaml::Node>,
+    tree: Tree,
     dbs: Vec<Database>,
     /// Databases whose settings make no sense.
     broken: Vec<Broken>,
@@ -66,6 +66,16 @@ pub struct Config {
     pub logging: Logging,
     /// What in the file will not do what its author expects.
     pub warnings: Vec<Warning>,
+}
+
+/// The file as it was read; its texts may be secrets, and appear in no debug output.
+#[derive(Clone, Default)]
+struct Tree(Option<yaml::Node>);
+
+impl std::fmt::Debug for Tree {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -94,7 +104,7 @@ impl Config {
             return Err(Error::Types { problems: found.problems });
         }
         let root = Section::new(&tree);
-        let mut config = Self { tree: Some(tree.clone()), warnings: found.warnings, ..Self::default() };
+        let mut config = Self { tree: Tree(Some(tree.clone())), warnings: found.warnings, ..Self::default() };
         config.global = global::global(root, environment)?;
         config.logging = global::logging(root.section("logging"), &mut config.warnings)?;
         config.not_built = refused(root, Place::Top);
@@ -133,7 +143,7 @@ impl Config {
     /// Whether the file says anything about databases, be it that there are none. One that does not, perhaps because
     /// it is empty, may be only half written.
     pub fn mentions_databases(&self) -> bool {
-        self.tree.as_ref().is_some_and(|tree| Section::new(tree).has("dbs"))
+        self.tree.0.as_ref().is_some_and(|tree| Section::new(tree).has("dbs"))
     }
 
     /// The settings that a database would have if it stood in this config with a replica at that URL.
@@ -146,7 +156,7 @@ impl Config {
         let replica = yaml::Value::Map(vec![map("url", text(url))]);
         let path = map("path", text(&database.to_string_lossy()));
         let node = yaml::Node { line: 0, value: yaml::Value::Map(vec![path, map("replica", replica)]) };
-        let global = self.tree.as_ref().map_or(Section::none(), Section::new);
+        let global = self.tree.0.as_ref().map_or(Section::none(), Section::new);
         let entry = database::Entry { number: self.dbs.len() + 1, section: Section::new(&node), global, environment };
         entry.check_early()?;
         let database = database::build(&entry, &mut Vec::new())?;
