@@ -47,7 +47,12 @@ impl Moody {
         let mood = *self.0.lock().unwrap();
         let merged = key.as_str().contains("/1/");
         match mood {
-            Mood::Silent => std::future::pending().await,
+            Mood::Silent => {
+                while *self.0.lock().unwrap() == Mood::Silent {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Err(Error::new(ErrorKind::Later, "the connection was lost".to_owned()))
+            }
             Mood::Unreachable => Err(Error::new(ErrorKind::Later, "connection refused".to_owned())),
             Mood::Refusing => Err(Error::new(ErrorKind::Refused, "access denied".to_owned())),
             Mood::RefusingMerged if merged => Err(Error::new(ErrorKind::Refused, "access denied".to_owned())),
