@@ -14,6 +14,9 @@
 //! `legacy` reads what Litestream 0.3 left behind. `audit` reads whole replicas
 //! and says what is wrong; `drill` rehearses restores.
 //!
+//! `directory` tells which databases are in a directory and hears of those that
+//! come and go.
+//!
 //! `types` are the nouns. `config`, `daemon` and `cli` open doors and read what
 //! the rooms pin up in `status`.
 
@@ -22,6 +25,7 @@ pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod directory;
 pub mod doctor;
 pub mod drill;
 pub mod durable;

@@ -8,6 +8,7 @@
 
 mod audit;
 mod commands;
+mod directories;
 mod doctor;
 mod drill;
 mod error;

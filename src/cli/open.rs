@@ -24,7 +24,7 @@ pub(super) struct Place {
     pub(super) root: Key,
     /// Other spellings of it that may have data instead.
     others: Vec<Key>,
-    layout: Layout,
+    pub(super) layout: Layout,
 }
 
 /// The storage of a replica. Nothing is contacted yet.

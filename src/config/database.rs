@@ -9,7 +9,7 @@ use super::env::Environment;
 use super::error::Error;
 use super::global::{above_zero, at_least_zero, positive, snapshots};
 use super::paths::absolute;
-use super::replica::{self, BackendKind, ReplicaSettings};
+use super::replica::{self, ReplicaSettings};
 use super::section::Section;
 
 /// The settings of one database.
@@ -174,12 +174,4 @@ pub(crate) fn build(entry: &Entry<'_>, warnings: &mut Vec<Warning>) -> Result<Da
         replicas: replica::build_all(entry, warnings)?,
         ..defaults
     })
-}
-
-/// An entry for a whole directory: not built, but listed.
-pub(crate) fn directory(entry: &Entry<'_>, warnings: &mut Vec<Warning>) -> Result<(PathBuf, Vec<BackendKind>), Error> {
-    entry.check_early()?;
-    let path = entry.section.text("dir").unwrap_or_default();
-    let replicas = replica::build_all(entry, warnings)?;
-    Ok((absolute(Path::new(path), entry.environment), replicas.iter().map(|replica| replica.backend.kind()).collect()))
 }

@@ -76,8 +76,6 @@ const fn key(place: Place, name: &'static str, kind: Kind, effect: Effect) -> Ke
 }
 
 const EXEC: &str = "running a child process (\"exec\") is not available in this version";
-const DIR: &str =
-    "replicating a directory (\"dir\") is not available in this version: list its databases under \"path\"";
 
 pub(crate) const KEYS: &[Key] = &[
     key(Top, "dbs", Maps(Database), Now),
@@ -115,14 +113,14 @@ pub(crate) const KEYS: &[Key] = &[
     key(Socket, "path", Text, Later),
     key(Socket, "permissions", Mode, Later),
     key(Database, "path", Text, Now),
-    key(Database, "dir", Text, Refused(DIR)),
-    key(Database, "pattern", Text, Later),
-    key(Database, "recursive", Bool, Later),
-    key(Database, "watch", Bool, Later),
+    key(Database, "dir", Text, Now),
+    key(Database, "pattern", Text, Now),
+    key(Database, "recursive", Bool, Now),
+    key(Database, "watch", Bool, Now),
     key(Database, "snapshot", Map(Snapshot), Now),
     key(Database, "audit-interval", Duration, Now),
     key(Database, "meta-path", Text, Now),
-    key(Database, "meta-dir", Text, Later),
+    key(Database, "meta-dir", Text, Now),
     key(Database, "monitor-interval", Duration, Now),
     key(Database, "checkpoint-interval", Duration, Now),
     key(Database, "busy-timeout", Duration, Now),

@@ -9,6 +9,7 @@
 //! keeps a [`Shelf`]: as the only writer it knows what it wrote, and it learns at
 //! its next put if it is not.
 
+mod below;
 mod generations;
 mod keys;
 mod listing;
@@ -28,6 +29,7 @@ use crate::ltx::{self, Header, Level, Trailer};
 use crate::storage::{self, Body, ErrorKind, Key, LIST_PAGE, Put, PutOptions, Storage};
 use crate::types::{Secret, Timestamp, Txid, TxidRange};
 
+pub use below::databases_below;
 pub use generations::Run;
 pub use keys::Layout;
 pub use listing::Listing;

@@ -28,12 +28,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("upkeep", &["types", "ltx", "storage", "replica", "restore"]),
     // Settings of a storage are told in the storage's own words.
     ("config", &["types", "storage"]),
+    ("directory", &[]),
     ("daemon", &["types", "ltx", "spool", "replica", "capture", "upload", "upkeep", "status", "drill"]),
     (
         "cli",
         &[
             "types", "wal", "ltx", "durable", "status", "storage", "replica", "spool", "capture", "upload", "restore",
             "doctor", "upkeep", "config", "daemon", "legacy", "audit", "drill",
+            "directory",
         ],
     ),
 ];
@@ -66,6 +68,9 @@ const PURE: &[&str] = &[
     "doctor/settings.rs",
     "doctor/usage.rs",
     "config/url.rs",
+    "config/pattern.rs",
+    "config/directory.rs",
+    "directory/changes.rs",
 ];
 
 /// What a pure file has no use for.

@@ -8,6 +8,7 @@ use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 use super::{of_subject, start_log};
+use crate::cli::directories;
 use crate::cli::error::CliError;
 use crate::cli::render;
 use crate::cli::settings::Subject;
@@ -15,16 +16,26 @@ use crate::cli::{Context, RestoreAllOptions};
 
 pub(super) fn run(options: &RestoreAllOptions, context: &Context) -> Result<(), CliError> {
     let config = context.config(&options.template().config)?;
-    let databases = config.databases()?;
+    let mut databases = config.databases()?.to_vec();
     start_log(options.template(), context, config.logging, &config.warnings)?;
     let mut failed: Vec<String> = Vec::new();
-    for (directory, _) in config.directories() {
-        let shown = directory.display();
-        tracing::error!(path = %shown, "which databases there were is not known: restore each by its path or URL");
-        failed.push(shown.to_string());
+    let runtime = crate::cli::runtime()?;
+    for directory in config.directories() {
+        match runtime.block_on(directories::on_replicas(directory)) {
+            Ok(found) if !found.is_empty() => databases.extend(found),
+            Ok(_) => {
+                let path = directory.dir.display().to_string();
+                tracing::error!(path, "no replica has a database of this directory");
+                failed.push(path);
+            }
+            Err(error) => {
+                let path = directory.dir.display().to_string();
+                tracing::error!(path, error = &error as &dyn std::error::Error, "cannot tell which databases there were");
+                failed.push(path);
+            }
+        }
     }
     let paths: Vec<&Path> = databases.iter().map(|database| database.path.as_path()).collect();
-    let runtime = crate::cli::runtime()?;
     let (mut summaries, mut skipped) = (Vec::new(), 0u32);
     for (database, output) in databases.iter().zip(outputs(&paths, options.dir.as_deref())) {
         let subject = Subject {
