@@ -17,6 +17,8 @@
 //! `directory` tells which databases are in a directory and hears of those that
 //! come and go.
 //!
+//! `disk` tells how much room there is for local state.
+//!
 //! `types` are the nouns. `config`, `daemon` and `cli` open doors and read what
 //! the rooms pin up in `status`.
 
@@ -26,6 +28,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod directory;
+pub mod disk;
 pub mod doctor;
 pub mod drill;
 pub mod durable;

@@ -17,6 +17,7 @@ use super::live::{Activity, Live};
 use super::log_file::LogFile;
 use super::options::Options;
 use super::page_map::{Change, PageMap, Replay};
+use super::parked::Left;
 use super::plan::{self, Lost, Step};
 use super::resync;
 use super::rivals;
@@ -62,6 +63,9 @@ impl Local {
             );
         }
         let local = Self { spool: Arc::new(spool), lock, dir };
+        if let Some(together) = &options.limits.spools {
+            local.spool.share(together);
+        }
         // Between opening and locking it, somebody can have removed the file.
         if local.is_there() { Ok(local) } else { Err(Error::StateReplaced(path)) }
     }
@@ -82,8 +86,13 @@ fn spool_dir(dir: &Path) -> PathBuf {
     dir.join("spool")
 }
 
-/// Takes up a database whose file exists.
-pub(super) fn attach(options: &Arc<Options>, spool: &Arc<Spool>, wall: SystemTime) -> Result<Live, Error> {
+/// Takes up a database whose file exists; `left` if this process has followed it before.
+pub(super) fn attach(
+    options: &Arc<Options>,
+    spool: &Arc<Spool>,
+    left: Option<&Left>,
+    wall: SystemTime,
+) -> Result<Live, Error> {
     let path = &options.path;
     let before = existing_file(path)?;
     let mut guard = Handle::open(path, options.busy_timeout)?;
@@ -159,7 +168,13 @@ pub(super) fn attach(options: &Arc<Options>, spool: &Arc<Spool>, wall: SystemTim
         activity: Activity::default(),
     };
     if let Some(lost) = lost {
-        live.resync(lost, wall)?;
+        let followed = match left {
+            Some(left) => live.follow_next_run(left, wall)?,
+            None => false,
+        };
+        if !followed {
+            live.resync(lost, wall)?;
+        }
     }
     forget_foreign_segments(options);
     Ok(live)

@@ -106,7 +106,9 @@ impl Handle {
     pub fn open(path: &Path, busy_timeout: Duration) -> Result<Self, Error> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let explain = |error| explain(path, error);
-        let connection = Connection::open_with_flags(path, flags).map_err(explain)?;
+        let mut connection = Connection::open_with_flags(path, flags).map_err(explain)?;
+        // What does not work here is only dearer.
+        let _ = wal_index::take_little_memory(&mut connection);
         let mut handle = Self { path: path.to_owned(), connection };
         handle.set_busy_timeout(busy_timeout)?;
         handle.run("PRAGMA cache_size = 8; PRAGMA mmap_size = 0; PRAGMA temp_store = MEMORY")?;

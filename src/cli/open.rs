@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::CliError;
-use crate::capture;
+use crate::capture::{self, Parking};
 use crate::config;
 use crate::config::{Backend, Database, LtxEncoding, ReplicaSettings, S3Settings, Truncate};
 use crate::daemon::{Destination, Job};
@@ -117,6 +117,9 @@ fn resolved(path: &Path) -> PathBuf {
     }
 }
 
+/// A handful of databases costs nothing; of many, those that nobody writes to are left alone.
+const PARKING: Parking = Parking { after: Duration::from_secs(5 * 60), among: 100 };
+
 /// What the daemon does for a database.
 pub(super) fn job(database: &Database) -> Result<Job, CliError> {
     let replicas = database.replicas.iter().map(destination).collect::<Result<Vec<_>, CliError>>()?;
@@ -138,6 +141,12 @@ pub(super) fn job(database: &Database) -> Result<Job, CliError> {
         encoding,
         spool_budget: database.spool_max_bytes,
         max_pass_bytes: database.max_sync_wal_bytes.unwrap_or(u64::MAX),
+        parking: match database.park_after {
+            None => Some(PARKING),
+            Some(Duration::ZERO) => None,
+            Some(after) => Some(Parking { after, among: 0 }),
+        },
+        limits: defaults.limits,
         path: defaults.path,
     };
     Ok(Job { capture, replicas })

@@ -95,6 +95,9 @@ pub(crate) const KEYS: &[Key] = &[
     key(Top, "shutdown-sync-timeout", Duration, Now),
     key(Top, "shutdown-sync-interval", Duration, Now),
     key(Top, "strict-start", Bool, Now),
+    key(Top, "spool-max-size", Size, Now),
+    key(Top, "disk-free-floor", Size, Now),
+    key(Top, "park-after", Duration, Now),
     key(Top, "socket", Map(Socket), Now),
     key(Top, "mcp-addr", Text, Later),
     key(Logging, "level", Text, Now),
@@ -129,6 +132,7 @@ pub(crate) const KEYS: &[Key] = &[
     key(Database, "truncate-page-n", Int, Now),
     key(Database, "max-sync-wal-bytes", Int, Now),
     key(Database, "spool-max-size", Size, Now),
+    key(Database, "park-after", Duration, Now),
     key(Database, "restore-if-db-not-exists", Bool, Now),
     key(Database, "replica", MapOrMaps(Replica), Now),
     key(Database, "replicas", Maps(Replica), Now),
@@ -268,10 +272,11 @@ mod tests {
     #[test]
     fn knows_the_keys_of_both_generations_of_litestream() {
         let count = |place| keys_in(place).count();
-        // The original's own keys, plus "strict-start", "audit-interval" and "drill".
-        assert_eq!(KEYS.iter().filter(|key| key.place == Top).count(), 20);
-        // Those of both generations, plus "spool-max-size", "audit-interval" and "drill".
-        assert_eq!(count(Database), 21);
+        // The original's own keys, plus "strict-start", "audit-interval", "drill", "spool-max-size", "disk-free-floor"
+        // and "park-after".
+        assert_eq!(KEYS.iter().filter(|key| key.place == Top).count(), 23);
+        // Those of both generations, plus "spool-max-size", "audit-interval", "drill" and "park-after".
+        assert_eq!(count(Database), 22);
         // The original's 46, plus "ltx-encoding", "keep", "max-upload-rate", "create-only", "session-token",
         // "checksums", "conditional-writes", "tags" and "headers".
         assert_eq!(KEYS.iter().filter(|key| key.place == Shared).count(), 55);

@@ -3,7 +3,7 @@
 
 /// A pattern that is well-formed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pattern(Vec<Piece>);
+pub(crate) struct Pattern(Vec<Piece>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
@@ -15,7 +15,7 @@ enum Piece {
 
 impl Pattern {
     /// `None` where Go would say "syntax error in pattern".
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut chars = text.chars().peekable();
         let mut pieces = Vec::new();
         while let Some(c) = chars.next() {
@@ -41,7 +41,7 @@ impl Pattern {
     }
 
     /// Whether the whole name fits.
-    pub fn matches(&self, name: &str) -> bool {
+    pub(crate) fn matches(&self, name: &str) -> bool {
         let name: Vec<char> = name.chars().collect();
         let (mut at, mut piece) = (0, 0);
         // Where the last `*` stands, and how far it has eaten: enough, since an earlier one never needs to eat more.

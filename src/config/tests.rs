@@ -61,6 +61,7 @@ fn defaults_are_those_of_litestream() {
         truncate: Truncate::AtPages(121_359),
         max_sync_wal_bytes: Some(67_108_864),
         spool_max_bytes: None,
+        park_after: None,
         restore_if_db_not_exists: false,
         drill: None,
         replicas: vec![ReplicaSettings {

@@ -12,11 +12,12 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("wal", &["types"]),
     ("ltx", &["types"]),
     ("durable", &[]),
+    ("disk", &[]),
     ("status", &["types"]),
     ("storage", &["types", "durable"]),
     ("replica", &["types", "ltx", "storage"]),
     ("spool", &["types", "ltx", "durable"]),
-    ("capture", &["types", "wal", "ltx", "durable", "spool", "status"]),
+    ("capture", &["types", "wal", "ltx", "durable", "disk", "spool", "status"]),
     // A base is read from the live database while it is sent: `capture` makes it, `upload` sends it.
     ("upload", &["types", "ltx", "durable", "storage", "spool", "replica", "capture", "status"]),
     ("legacy", &["types", "wal", "durable", "storage", "replica"]),
@@ -29,13 +30,13 @@ const ROOMS: &[(&str, &[&str])] = &[
     // Settings of a storage are told in the storage's own words.
     ("config", &["types", "storage"]),
     ("directory", &[]),
-    ("daemon", &["types", "ltx", "spool", "replica", "capture", "upload", "upkeep", "status", "drill"]),
+    ("daemon", &["types", "disk", "ltx", "spool", "replica", "capture", "upload", "upkeep", "status", "drill"]),
     (
         "cli",
         &[
             "types", "wal", "ltx", "durable", "status", "storage", "replica", "spool", "capture", "upload", "restore",
             "doctor", "upkeep", "config", "daemon", "legacy", "audit", "drill",
-            "directory",
+            "directory", "disk",
         ],
     ),
 ];
