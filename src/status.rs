@@ -3,13 +3,26 @@
 //! Plain facts, pinned up by whoever knows them and read by whoever asks. Nothing
 //! here decides anything. Watching it is how one waits for "confirmed everywhere".
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::types::{Generation, Timestamp, Txid};
+
+/// A database's place on the board. It is never given to another one, not even
+/// to the same file when that is taken up again after it was let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DatabaseId(u64);
+
+impl DatabaseId {
+    /// The one with that number; the board counts from 0.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+}
 
 /// How a database is doing.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -23,6 +36,8 @@ pub enum Health {
     Waiting(String),
     /// It cannot be followed.
     Broken(String),
+    /// It is not followed because somebody asked for that.
+    Stopped,
 }
 
 /// A captured position.
@@ -103,42 +118,96 @@ impl DatabaseFacts {
 /// The board.
 #[derive(Clone, Debug)]
 pub struct Board {
-    databases: Arc<Mutex<Vec<DatabaseFacts>>>,
+    databases: Arc<Mutex<Databases>>,
     changed: watch::Sender<u64>,
 }
 
+#[derive(Debug, Default)]
+struct Databases {
+    next: u64,
+    pinned: BTreeMap<DatabaseId, Pinned>,
+}
+
+#[derive(Debug)]
+struct Pinned {
+    facts: DatabaseFacts,
+    /// For those who wait for this one: with thousands of others, their news must not wake them.
+    changed: watch::Sender<()>,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self { databases: Arc::default(), changed: watch::Sender::new(0) }
+    }
+}
+
 impl Board {
-    /// A board with these databases.
-    pub fn new(databases: Vec<DatabaseFacts>) -> Self {
-        Self { databases: Arc::new(Mutex::new(databases)), changed: watch::Sender::new(0) }
+    /// Pins up another database.
+    pub fn add(&self, facts: DatabaseFacts) -> DatabaseId {
+        let mut databases = self.databases();
+        let id = DatabaseId(databases.next);
+        databases.next += 1;
+        databases.pinned.insert(id, Pinned { facts, changed: watch::Sender::new(()) });
+        drop(databases);
+        self.tell();
+        id
     }
 
-    /// Changes what is known about one database.
-    pub fn update(&self, index: usize, change: impl FnOnce(&mut DatabaseFacts)) {
-        let mut databases = self.databases.lock().expect("no holder of this lock panics");
-        let Some(facts) = databases.get_mut(index) else { return };
-        let before = facts.clone();
-        change(facts);
-        let differs = *facts != before;
-        drop(databases);
-        if differs {
-            self.changed.send_modify(|version| *version = version.wrapping_add(1));
+    /// Takes everything about a database down. Those who wait for its news learn that there will be none.
+    pub fn remove(&self, id: DatabaseId) {
+        let removed = self.databases().pinned.remove(&id);
+        if removed.is_some() {
+            self.tell();
         }
     }
 
-    /// Everything on it now.
+    /// Changes what is known about one database, if it is on the board.
+    pub fn update(&self, id: DatabaseId, change: impl FnOnce(&mut DatabaseFacts)) {
+        let mut databases = self.databases();
+        let Some(pinned) = databases.pinned.get_mut(&id) else { return };
+        let before = pinned.facts.clone();
+        change(&mut pinned.facts);
+        let differs = pinned.facts != before;
+        if differs {
+            pinned.changed.send_replace(());
+        }
+        drop(databases);
+        if differs {
+            self.tell();
+        }
+    }
+
+    /// Everything on it now, in the order in which it was added.
     pub fn read(&self) -> Vec<DatabaseFacts> {
-        self.databases.lock().expect("no holder of this lock panics").clone()
+        self.databases().pinned.values().map(|pinned| pinned.facts.clone()).collect()
+    }
+
+    /// The same, with the places.
+    pub fn entries(&self) -> Vec<(DatabaseId, DatabaseFacts)> {
+        self.databases().pinned.iter().map(|(id, pinned)| (*id, pinned.facts.clone())).collect()
     }
 
     /// What is known about one database.
-    pub fn read_one(&self, index: usize) -> Option<DatabaseFacts> {
-        self.databases.lock().expect("no holder of this lock panics").get(index).cloned()
+    pub fn read_one(&self, id: DatabaseId) -> Option<DatabaseFacts> {
+        self.databases().pinned.get(&id).map(|pinned| pinned.facts.clone())
     }
 
     /// Hears of each change.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// Hears of each change of one database, and that it is taken down.
+    pub fn watch_one(&self, id: DatabaseId) -> Option<watch::Receiver<()>> {
+        self.databases().pinned.get(&id).map(|pinned| pinned.changed.subscribe())
+    }
+
+    fn tell(&self) {
+        self.changed.send_modify(|version| *version = version.wrapping_add(1));
+    }
+
+    fn databases(&self) -> MutexGuard<'_, Databases> {
+        self.databases.lock().expect("no holder of this lock panics")
     }
 }
 
@@ -161,12 +230,33 @@ mod tests {
 
     #[test]
     fn only_a_change_is_news() {
-        let board = Board::new(vec![DatabaseFacts::default()]);
-        let mut watch = board.watch();
-        board.update(0, |_| {});
-        assert!(!watch.has_changed().unwrap());
-        board.update(0, |facts| facts.health = Health::Live);
+        let board = Board::default();
+        let id = board.add(DatabaseFacts::default());
+        let (mut watch, mut one) = (board.watch(), board.watch_one(id).unwrap());
+        board.update(id, |_| {});
+        assert!(!watch.has_changed().unwrap() && !one.has_changed().unwrap());
+        board.update(id, |facts| facts.health = Health::Live);
+        assert!(watch.has_changed().unwrap() && one.has_changed().unwrap());
+        watch.borrow_and_update();
+        one.borrow_and_update();
+        let other = board.add(DatabaseFacts::default());
+        board.update(other, |facts| facts.health = Health::Live);
         assert!(watch.has_changed().unwrap());
-        assert_eq!(*watch.borrow_and_update(), 1);
+        assert!(!one.has_changed().unwrap(), "news of others wake nobody");
+    }
+
+    #[test]
+    fn a_place_is_never_given_away_again() {
+        let board = Board::default();
+        let [first, second] = [0, 1].map(|_| board.add(DatabaseFacts::default()));
+        let watch = board.watch_one(first).unwrap();
+        board.remove(first);
+        assert!(watch.has_changed().is_err(), "who waited for it learns that it is gone");
+        let third = board.add(DatabaseFacts::default());
+        assert!(first != third && second != third);
+        board.update(first, |facts| facts.health = Health::Live);
+        assert_eq!((board.read_one(first), board.watch_one(first).is_none()), (None, true));
+        assert_eq!(board.entries().iter().map(|(id, _)| *id).collect::<Vec<_>>(), [second, third]);
+        assert_eq!(board.read(), [DatabaseFacts::default(), DatabaseFacts::default()]);
     }
 }

@@ -302,6 +302,12 @@ impl Database {
         self.detach();
     }
 
+    /// Lets go of the database and of its local state, which others may then use.
+    pub fn close(&mut self) {
+        self.detach();
+        self.local = None;
+    }
+
     fn attached(&mut self, wall: SystemTime) -> Result<&mut Live, Error> {
         if self.live.is_none() {
             let left = self.parked.as_ref().and_then(|parked| parked.left);

@@ -11,29 +11,24 @@ use super::open;
 use super::render;
 use super::{Context, DrillOptions};
 use crate::config::{Database, Drill};
-use crate::daemon::{Job, Rehearsal};
+use crate::daemon::{Destination, Job, Rehearsal};
 use crate::drill::{Mode, Proven, rehearse};
+use crate::status::DatabaseId;
 
-/// What the daemon is to rehearse.
-pub(super) fn rehearsals(databases: &[Database], jobs: &[Job]) -> Vec<Rehearsal> {
-    let mut found = Vec::new();
-    for (index, (database, job)) in databases.iter().zip(jobs).enumerate() {
-        let Some(drill) = &database.drill else { continue };
-        for (replica, to) in job.replicas.iter().enumerate() {
-            // One at a time, so one directory does for all replicas.
-            let mode = mode(drill, job.capture.state_dir().join("drill"));
-            found.push(Rehearsal {
-                database: index,
-                replica,
-                on: to.replica.clone(),
-                mode,
-                interval: drill.interval,
-                budget: drill.budget,
-                base_on_failure: drill.base_on_failure,
-            });
-        }
-    }
-    found
+/// What the daemon is to rehearse for a database.
+pub(super) fn rehearsals(database: &Database, id: DatabaseId, job: &Job) -> Vec<Rehearsal> {
+    let Some(drill) = &database.drill else { return Vec::new() };
+    let one = |(replica, to): (usize, &Destination)| Rehearsal {
+        database: id,
+        replica,
+        on: to.replica.clone(),
+        // One at a time, so one directory does for all replicas.
+        mode: mode(drill, job.capture.state_dir().join("drill")),
+        interval: drill.interval,
+        budget: drill.budget,
+        base_on_failure: drill.base_on_failure,
+    };
+    job.replicas.iter().enumerate().map(one).collect()
 }
 
 fn mode(drill: &Drill, scratch: PathBuf) -> Mode {

@@ -91,9 +91,13 @@ async fn replicate(options: &ReplicateOptions, config: &Config, databases: &[Dat
     }
     let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
     let settings = Settings { workers, stopping_retry: config.global.shutdown_sync_interval, ..Settings::default() };
-    let rehearsals = drill::rehearsals(databases, &jobs);
-    let daemon = Daemon::start(jobs, settings);
-    let rehearsals = (!options.once).then(|| daemon.rehearse(rehearsals));
+    let daemon = Daemon::start(Vec::new(), settings);
+    for (database, job) in databases.iter().zip(jobs) {
+        let id = daemon.add(job.clone()).map_err(CliError::failed)?;
+        if !options.once {
+            daemon.rehearse(drill::rehearsals(database, id, &job));
+        }
+    }
     let once = match options.once {
         true => tokio::select! {
             outcome = synced_once(&daemon) => outcome,
@@ -105,7 +109,6 @@ async fn replicate(options: &ReplicateOptions, config: &Config, databases: &[Dat
             Ok(())
         }
     };
-    drop(rehearsals);
     let stopped = tokio::select! {
         stopped = daemon.stop(config.global.shutdown_sync_timeout) => stopped,
         _ = signals.next() => {
@@ -140,7 +143,7 @@ fn trouble(facts: &DatabaseFacts) -> Option<CliError> {
     match &facts.health {
         Health::Waiting(reason) => return Some(CliError::failed(format!("{path} has no position yet: {reason}"))),
         Health::Broken(reason) => return Some(CliError::failed(format!("{path}: {reason}"))),
-        Health::Starting | Health::Live => {}
+        Health::Starting | Health::Live | Health::Stopped => {}
     }
     let failed = facts.replicas.iter().find_map(|r| Some((r, r.error.as_ref()?)));
     failed.map(|(replica, error)| CliError::failed(format!("{path}: replica {}: {error}", replica.name)))

@@ -5,6 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Condvar, Mutex};
 use std::time::Instant;
 
+use crate::status::DatabaseId;
+
 /// Times at which databases want to be stepped.
 #[derive(Debug, Default)]
 pub(super) struct Clock {
@@ -14,13 +16,13 @@ pub(super) struct Clock {
 
 #[derive(Debug, Default)]
 struct Times {
-    order: BTreeSet<(Instant, usize)>,
-    of: HashMap<usize, Instant>,
+    order: BTreeSet<(Instant, DatabaseId)>,
+    of: HashMap<DatabaseId, Instant>,
     stopped: bool,
 }
 
 impl Times {
-    fn clear(&mut self, database: usize) {
+    fn clear(&mut self, database: DatabaseId) {
         if let Some(at) = self.of.remove(&database) {
             self.order.remove(&(at, database));
         }
@@ -29,7 +31,7 @@ impl Times {
 
 impl Clock {
     /// Sets the time of a database in place of the one it had.
-    pub(super) fn set(&self, database: usize, at: Option<Instant>) {
+    pub(super) fn set(&self, database: DatabaseId, at: Option<Instant>) {
         let mut times = self.times.lock().expect("no holder of this lock panics");
         times.clear(database);
         if let Some(at) = at {
@@ -48,7 +50,7 @@ impl Clock {
     }
 
     /// Sleeps until a database's time has come and takes it; `None` when stopped.
-    pub(super) fn next(&self) -> Option<usize> {
+    pub(super) fn next(&self) -> Option<DatabaseId> {
         let mut times = self.times.lock().expect("no holder of this lock panics");
         loop {
             if times.stopped {
@@ -77,13 +79,14 @@ mod tests {
         let clock = Clock::default();
         let now = Instant::now();
         let ms = |n| Some(now + Duration::from_millis(n));
-        clock.set(1, ms(30));
-        clock.set(2, ms(10));
-        clock.set(3, ms(5));
-        clock.set(3, ms(20));
-        clock.set(2, None);
-        clock.set(2, ms(1));
-        assert_eq!([clock.next(), clock.next(), clock.next()], [Some(2), Some(3), Some(1)]);
+        let [a, b, c] = [1, 2, 3].map(DatabaseId::new);
+        clock.set(a, ms(30));
+        clock.set(b, ms(10));
+        clock.set(c, ms(5));
+        clock.set(c, ms(20));
+        clock.set(b, None);
+        clock.set(b, ms(1));
+        assert_eq!([clock.next(), clock.next(), clock.next()], [Some(b), Some(c), Some(a)]);
         clock.stop();
         assert_eq!(clock.next(), None);
     }

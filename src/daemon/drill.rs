@@ -3,23 +3,24 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use tokio::task::AbortHandle;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 use super::shipping::{Shipping, db_name};
 use super::{Daemon, Shared};
 use crate::drill::plan::{Next, Spent, Subject, next};
 use crate::drill::{Error, Mode, Proven, rehearse};
 use crate::replica::Replica;
-use crate::status::ProvenPoint;
+use crate::status::{DatabaseId, ProvenPoint};
 use crate::types::Timestamp;
 
 /// One replica of one database, and how restoring from it is rehearsed.
 pub struct Rehearsal {
-    /// The database's place in the daemon.
-    pub database: usize,
+    /// The database.
+    pub database: DatabaseId,
     /// The replica's place in the database.
     pub replica: usize,
     /// The replica.
@@ -34,13 +35,46 @@ pub struct Rehearsal {
     pub base_on_failure: bool,
 }
 
-/// Rehearsals go on until this is dropped.
-#[derive(Debug)]
-pub struct Rehearsals(AbortHandle);
+/// What is rehearsed, in turn.
+#[derive(Default)]
+pub(super) struct Rehearsals {
+    planned: Mutex<Vec<Planned>>,
+    changed: Notify,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
 
-impl Drop for Rehearsals {
-    fn drop(&mut self) {
-        self.0.abort();
+#[derive(Clone)]
+struct Planned {
+    rehearsal: Arc<Rehearsal>,
+    subject: Subject,
+    /// A base that did not help once will not help again.
+    rebased: bool,
+}
+
+impl Rehearsals {
+    /// Forgets those of a database.
+    pub(super) fn remove(&self, database: DatabaseId) {
+        self.planned().retain(|planned| planned.rehearsal.database != database);
+        self.changed.notify_one();
+    }
+
+    /// Gives up what is under way, and begins nothing more.
+    pub(super) fn end(&self) {
+        if let Some(task) = self.task.lock().expect("no holder of this lock panics").take() {
+            task.abort();
+        }
+    }
+
+    /// It may have been replaced or removed meanwhile.
+    fn ended(&self, rehearsal: &Arc<Rehearsal>, subject: Subject, rebased: bool) {
+        let mut planned = self.planned();
+        if let Some(planned) = planned.iter_mut().find(|planned| Arc::ptr_eq(&planned.rehearsal, rehearsal)) {
+            (planned.subject, planned.rebased) = (subject, rebased);
+        }
+    }
+
+    fn planned(&self) -> std::sync::MutexGuard<'_, Vec<Planned>> {
+        self.planned.lock().expect("no holder of this lock panics")
     }
 }
 
@@ -51,54 +85,67 @@ const REMEMBERED: usize = 10_000;
 const LOOK: Duration = Duration::from_secs(60);
 
 impl Daemon {
-    /// Begins to rehearse.
-    pub fn rehearse(&self, rehearsals: Vec<Rehearsal>) -> Rehearsals {
-        let shared = self.shared.clone();
-        Rehearsals(self.shared.runtime.spawn(async move { run(&shared, &rehearsals).await }).abort_handle())
+    /// Rehearses these, too, in place of what was planned before for the same replicas.
+    pub fn rehearse(&self, rehearsals: Vec<Rehearsal>) {
+        let since = Timestamp::from(SystemTime::now());
+        let mut planned = self.shared.rehearsals.planned();
+        for rehearsal in rehearsals {
+            planned.retain(|old| {
+                (old.rehearsal.database, old.rehearsal.replica) != (rehearsal.database, rehearsal.replica)
+            });
+            let interval = i64::try_from(rehearsal.interval.as_millis()).unwrap_or(i64::MAX);
+            let subject = Subject { interval, since, last: None, budget: rehearsal.budget, size: 0 };
+            planned.push(Planned { rehearsal: Arc::new(rehearsal), subject, rebased: false });
+        }
+        drop(planned);
+        self.shared.rehearsals.changed.notify_one();
     }
 }
 
-async fn run(shared: &Arc<Shared>, rehearsals: &[Rehearsal]) {
-    let started = Timestamp::from(SystemTime::now());
+/// Starts the task that rehearses.
+pub(super) fn start(shared: &Arc<Shared>) {
+    let there = shared.clone();
+    let task = shared.runtime.spawn(async move { run(&there).await });
+    *shared.rehearsals.task.lock().expect("no holder of this lock panics") = Some(task);
+}
+
+async fn run(shared: &Arc<Shared>) {
     let mut spent: VecDeque<Spent> = VecDeque::new();
-    // A base that did not help once will not help again.
-    let mut rebased = vec![false; rehearsals.len()];
-    let mut subjects: Vec<Subject> = rehearsals
-        .iter()
-        .map(|rehearsal| Subject {
-            interval: i64::try_from(rehearsal.interval.as_millis()).unwrap_or(i64::MAX),
-            last: None,
-            budget: rehearsal.budget,
-            size: 0,
-        })
-        .collect();
     loop {
         let now = Timestamp::from(SystemTime::now());
-        let index = match next(&subjects, spent.make_contiguous(), started, now) {
-            Next::Never => return,
-            Next::Rehearse(index) => index,
+        let planned = shared.rehearsals.planned().clone();
+        let subjects: Vec<Subject> = planned.iter().map(|planned| planned.subject).collect();
+        let chosen = match next(&subjects, spent.make_contiguous(), now) {
+            Next::Never => {
+                shared.rehearsals.changed.notified().await;
+                continue;
+            }
+            Next::Rehearse(index) => planned[index].clone(),
             Next::Wait(at) => {
                 let millis = u64::try_from(at.as_millis().saturating_sub(now.as_millis())).unwrap_or(0);
-                tokio::time::sleep(Duration::from_millis(millis).min(LOOK)).await;
+                let wait = Duration::from_millis(millis).min(LOOK);
+                let _ = tokio::time::timeout(wait, shared.rehearsals.changed.notified()).await;
                 continue;
             }
         };
-        let outcome = rehearse(&rehearsals[index].on, &rehearsals[index].mode).await;
+        let Planned { rehearsal, mut subject, rebased } = chosen;
+        let outcome = rehearse(&rehearsal.on, &rehearsal.mode).await;
         let now = Timestamp::from(SystemTime::now());
         if let Ok(proven) = &outcome {
-            subjects[index].size = proven.bytes;
+            subject.size = proven.bytes;
         }
-        subjects[index].last = Some(now);
-        spent.push_back(Spent { at: now, bytes: subjects[index].size });
+        subject.last = Some(now);
+        spent.push_back(Spent { at: now, bytes: subject.size });
         if spent.len() > REMEMBERED {
             spent.pop_front();
         }
-        let wants_base = rehearsals[index].base_on_failure && !rebased[index];
-        rebased[index] = match &outcome {
+        let wants_base = rehearsal.base_on_failure && !rebased;
+        let rebased = match &outcome {
             Ok(_) => false,
-            Err(error) => rebased[index] || (wants_base && error.is_of_data()),
+            Err(error) => rebased || (wants_base && error.is_of_data()),
         };
-        pin_up(shared, &rehearsals[index], outcome, now, wants_base).await;
+        shared.rehearsals.ended(&rehearsal, subject, rebased);
+        pin_up(shared, &rehearsal, outcome, now, wants_base).await;
     }
 }
 
@@ -110,7 +157,8 @@ async fn pin_up(
     wants_base: bool,
 ) {
     let Rehearsal { database, replica, .. } = *rehearsal;
-    let path: PathBuf = shared.databases[database].path.clone();
+    let Some(slot) = shared.table.slot(database) else { return };
+    let path: PathBuf = slot.job.capture.path.clone();
     let (db, name) = (db_name(&path), rehearsal.on.name());
     let (proven, error) = match outcome {
         Ok(proven) => {
@@ -123,8 +171,8 @@ async fn pin_up(
         Err(error) => {
             let text = with_causes(&error);
             tracing::error!(db, path = %path.display(), replica = name, error = text, "restore rehearsal failed");
-            if wants_base && error.is_of_data() {
-                match Shipping::rebase(shared, database, replica).await {
+            if let Some(entry) = slot.entry().filter(|_| wants_base && error.is_of_data()) {
+                match Shipping::rebase(shared, &entry, replica).await {
                     Ok(()) => tracing::info!(db, replica = name, "a fresh base was put on the replica"),
                     Err(error) => {
                         tracing::error!(db, replica = name, error, "no fresh base could be put on the replica");

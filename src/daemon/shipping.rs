@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
-use tokio::task::AbortHandle;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::upkeep::Keeper;
-use super::{Destination, Shared, Source};
+use super::{Destination, Entry, Shared, Source};
 use crate::replica::Segment;
 use crate::spool::Seq;
 use crate::types::Generation;
@@ -27,17 +28,22 @@ const RETRY_MAX: Duration = Duration::from_secs(15);
 /// Nor longer than this after a failure on this machine, such as a full disk.
 const RETRY_MAX_LOCAL: Duration = Duration::from_secs(4);
 
+/// Why there is no base any more.
+const CLOSING: &str = "the database is being stopped";
+
 /// One replica's side of the work.
 pub(super) struct Shipping {
     uploader: tokio::sync::Mutex<Uploader>,
     interval: Duration,
     task: Mutex<Task>,
+    /// Somebody waits: no pause now.
+    at_once: Notify,
     keeper: Option<Keeper>,
 }
 
 #[derive(Debug, Default)]
 struct Task {
-    running: Option<AbortHandle>,
+    running: Option<JoinHandle<()>>,
     more: bool,
     ended: bool,
     last_shipped: Option<Instant>,
@@ -57,7 +63,13 @@ impl Shipping {
             Some(claims) => uploader.unlisted(claims),
             None => uploader,
         };
-        Self { uploader: tokio::sync::Mutex::new(uploader), interval: to.sync_interval, task: Mutex::default(), keeper }
+        Self {
+            uploader: tokio::sync::Mutex::new(uploader),
+            interval: to.sync_interval,
+            task: Mutex::default(),
+            at_once: Notify::new(),
+            keeper,
+        }
     }
 
     pub(super) fn keeper(&self) -> Option<&Keeper> {
@@ -67,11 +79,12 @@ impl Shipping {
     /// Upkeep has found the replica other than it should be.
     pub(super) async fn look_again(
         shared: &Arc<Shared>,
-        (database, replica): (usize, usize),
+        entry: &Arc<Entry>,
+        replica: usize,
         needs_base: bool,
         strangers: &[Segment],
     ) {
-        let shipping = &shared.databases[database].shipping[replica];
+        let shipping = &entry.shipping[replica];
         {
             let mut uploader = shipping.uploader.lock().await;
             // An upload of our own may have been under way when its segment was taken for a stranger's.
@@ -83,7 +96,7 @@ impl Shipping {
                 }
             }
         }
-        Self::wake(shared, database, replica);
+        Self::wake(shared, entry, replica);
     }
 
     /// Whether another writer has taken over.
@@ -92,50 +105,60 @@ impl Shipping {
     }
 
     /// Makes sure that what is in the spool now will be shipped.
-    pub(super) fn wake(shared: &Arc<Shared>, database: usize, replica: usize) {
-        let mut task = shared.databases[database].shipping[replica].task();
+    pub(super) fn wake(shared: &Arc<Shared>, entry: &Arc<Entry>, replica: usize) {
+        let mut task = entry.shipping[replica].task();
         if task.running.is_some() || task.ended {
             task.more = true;
             return;
         }
         let work = {
-            let shared = shared.clone();
-            async move { shared.databases[database].shipping[replica].run(&shared, database, replica).await }
+            let (shared, entry) = (shared.clone(), entry.clone());
+            async move { entry.shipping[replica].run(&shared, &entry, replica).await }
         };
         // The lock is held until the handle is in its place, so the task cannot end before.
-        task.running = Some(shared.runtime.spawn(work).abort_handle());
+        task.running = Some(shared.runtime.spawn(work));
     }
 
-    /// Ships nothing more.
-    pub(super) fn end(&self) {
-        let mut task = self.task();
-        task.ended = true;
-        if let Some(running) = task.running.take() {
+    /// The same, without the usual pauses between objects and after failures.
+    pub(super) fn wake_at_once(shared: &Arc<Shared>, entry: &Arc<Entry>, replica: usize) {
+        entry.shipping[replica].at_once.notify_one();
+        Self::wake(shared, entry, replica);
+    }
+
+    /// Ships nothing more, not even what is under way.
+    pub(super) async fn end(&self) {
+        let running = {
+            let mut task = self.task();
+            task.ended = true;
+            task.running.take()
+        };
+        if let Some(running) = running {
             running.abort();
+            // What it held is free only then.
+            let _ = running.await;
         }
     }
 
     /// Puts a fresh copy of the whole database on the replica, whatever is there.
-    pub(super) async fn rebase(shared: &Arc<Shared>, database: usize, replica: usize) -> Result<(), String> {
-        let entry = &shared.databases[database];
+    pub(super) async fn rebase(shared: &Arc<Shared>, entry: &Arc<Entry>, replica: usize) -> Result<(), String> {
         let source = entry.source().ok_or("the database is not followed yet")?;
         let mut uploader = entry.shipping[replica].uploader.lock().await;
         // What was known of the replica has turned out to be wrong: look again.
         uploader.forget();
         uploader.advance(&source.spool, source.generation).await.map_err(|error| with_causes(&error))?;
-        let base = base(shared, database).await?;
+        let base = base(shared, entry).await?;
         let put = uploader.put_base(base).await.map_err(|error| with_causes(&error));
         drop(uploader);
         // What is confirmed now, and what was captured meanwhile, is for the usual way.
-        Self::wake(shared, database, replica);
+        Self::wake(shared, entry, replica);
         put
     }
 
-    async fn run(&self, shared: &Arc<Shared>, database: usize, replica: usize) {
+    async fn run(&self, shared: &Arc<Shared>, entry: &Arc<Entry>, replica: usize) {
         loop {
-            let ended = match AssertUnwindSafe(self.round(shared, database, replica)).catch_unwind().await {
+            let ended = match AssertUnwindSafe(self.round(shared, entry, replica)).catch_unwind().await {
                 Ok(ended) => ended,
-                Err(_) => self.panicked(shared, database, replica).await,
+                Err(_) => self.panicked(shared, entry, replica).await,
             };
             let mut task = self.task();
             if matches!(ended, Ended::Fenced) || !std::mem::take(&mut task.more) {
@@ -147,32 +170,31 @@ impl Shipping {
 
     /// A fault in the program: this replica is looked at anew after a while. The
     /// others never notice.
-    async fn panicked(&self, shared: &Arc<Shared>, database: usize, replica: usize) -> Ended {
+    async fn panicked(&self, shared: &Arc<Shared>, entry: &Arc<Entry>, replica: usize) -> Ended {
         self.uploader.lock().await.forget();
         self.task().more = true;
         let error = Error::Base("an internal error stopped this upload; please report it together with the log".into());
         let name = self.uploader.lock().await.replica().name().to_owned();
-        self.failed(shared, database, replica, &name, &error).await.unwrap_or(Ended::Done)
+        self.failed(shared, entry, replica, &name, &error).await.unwrap_or(Ended::Done)
     }
 
     /// Ships until nothing is left.
-    async fn round(&self, shared: &Arc<Shared>, database: usize, replica: usize) -> Ended {
-        let entry = &shared.databases[database];
+    async fn round(&self, shared: &Arc<Shared>, entry: &Arc<Entry>, replica: usize) -> Ended {
         loop {
-            self.pace(shared).await;
+            self.pace(entry).await;
             let Some(source) = entry.source() else { return Ended::Done };
             let mut uploader = self.uploader.lock().await;
             if uploader.is_fenced() {
                 return Ended::Fenced;
             }
             let advanced = match uploader.advance(&source.spool, source.generation).await {
-                Ok(Advanced::NeedsBase) => match base(shared, database).await {
+                Ok(Advanced::NeedsBase) => match base(shared, entry).await {
                     // A new history has begun meanwhile.
                     Ok(base) if base.generation() != source.generation => continue,
                     Ok(base) => uploader.put_base(base).await.map(|()| Advanced::Shipped),
                     Err(reason) => Err(Error::Base(reason)),
                 },
-                Ok(Advanced::TakenOver) => match new_generation(shared, database, source.generation).await {
+                Ok(Advanced::TakenOver) => match new_generation(shared, entry, source.generation).await {
                     Ok(()) => continue,
                     Err(reason) => Err(Error::Base(reason)),
                 },
@@ -182,7 +204,7 @@ impl Shipping {
             let name = uploader.replica().name().to_owned();
             let kind = uploader.replica().kind();
             drop(uploader);
-            shared.board.update(database, |facts| {
+            shared.board.update(entry.id, |facts| {
                 let current = facts.captured.is_some_and(|c| c.generation == source.generation);
                 if let (Some(facts), Some(confirmed), true) = (facts.replicas.get_mut(replica), confirmed, current) {
                     facts.txid = Some(confirmed.txid);
@@ -192,8 +214,8 @@ impl Shipping {
             });
             match advanced {
                 Ok(advanced) => {
-                    self.succeeded(shared, database, replica, &name);
-                    trim(shared, database, &source);
+                    self.succeeded(shared, entry, replica, &name);
+                    trim(shared, entry, &source);
                     match advanced {
                         Advanced::Shipped => {
                             self.task().last_shipped = Some(Instant::now());
@@ -217,7 +239,7 @@ impl Shipping {
                     }
                 }
                 Err(error) => {
-                    if let Some(ended) = self.failed(shared, database, replica, &name, &error).await {
+                    if let Some(ended) = self.failed(shared, entry, replica, &name, &error).await {
                         return ended;
                     }
                 }
@@ -226,22 +248,30 @@ impl Shipping {
     }
 
     /// Keeps objects apart by the configured interval, except when stopping.
-    async fn pace(&self, shared: &Shared) {
+    async fn pace(&self, entry: &Entry) {
         let last = self.task().last_shipped;
         if let Some(last) = last {
-            wait_until(shared, last + self.interval).await;
+            self.pause_until(entry, last + self.interval).await;
         }
     }
 
-    fn succeeded(&self, shared: &Shared, database: usize, replica: usize, name: &str) {
+    /// Unless somebody waits.
+    async fn pause_until(&self, entry: &Entry, at: Instant) {
+        tokio::select! {
+            () = wait_until(entry, at) => {}
+            () = self.at_once.notified() => {}
+        }
+    }
+
+    fn succeeded(&self, shared: &Shared, entry: &Entry, replica: usize, name: &str) {
         let (failures, recovered) = {
             let mut task = self.task();
             (std::mem::take(&mut task.failures), task.last_error.take().is_some())
         };
         if recovered {
-            let db = db_name(&shared.databases[database].path);
+            let db = db_name(&entry.path);
             tracing::info!(db, replica = name, previous_errors = failures, "replica sync recovered");
-            shared.board.update(database, |facts| {
+            shared.board.update(entry.id, |facts| {
                 if let Some(facts) = facts.replicas.get_mut(replica) {
                     facts.error = None;
                 }
@@ -253,7 +283,7 @@ impl Shipping {
     async fn failed(
         &self,
         shared: &Arc<Shared>,
-        database: usize,
+        entry: &Arc<Entry>,
         replica: usize,
         name: &str,
         error: &Error,
@@ -268,28 +298,28 @@ impl Shipping {
             (task.failures, news)
         };
         if news {
-            let path = shared.databases[database].path.display().to_string();
-            let db = db_name(&shared.databases[database].path);
+            let path = entry.path.display().to_string();
+            let db = db_name(&entry.path);
             tracing::error!(db, path, replica = name, error = text, "sync error");
         }
-        shared.board.update(database, |facts| {
+        shared.board.update(entry.id, |facts| {
             if let Some(facts) = facts.replicas.get_mut(replica) {
                 facts.error = Some(text);
                 facts.fenced = fenced;
             }
         });
         if fenced {
-            if let Some(source) = shared.databases[database].source() {
-                trim(shared, database, &source);
+            if let Some(source) = entry.source() {
+                trim(shared, entry, &source);
             }
             return Some(Ended::Fenced);
         }
         let longest = if matches!(error, Error::Base(_) | Error::Merge(_)) { RETRY_MAX_LOCAL } else { RETRY_MAX };
         let wait = RETRY_MIN.saturating_mul(1 << (failures - 1).min(8)).min(longest);
-        if *shared.stopping.borrow() {
+        if *entry.hurry.borrow() {
             tokio::time::sleep(shared.stopping_retry).await;
         } else {
-            wait_until(shared, Instant::now() + wait).await;
+            self.pause_until(entry, Instant::now() + wait).await;
         }
         None
     }
@@ -304,24 +334,24 @@ enum Ended {
     Fenced,
 }
 
-/// Sleeps, unless the daemon is stopping or begins to.
-pub(super) async fn wait_until(shared: &Shared, at: Instant) {
-    let mut stopping = shared.stopping.subscribe();
-    if *stopping.borrow_and_update() {
+/// Sleeps, unless the run is closing or begins to.
+pub(super) async fn wait_until(entry: &Entry, at: Instant) {
+    let mut hurry = entry.hurry.subscribe();
+    if *hurry.borrow_and_update() {
         return;
     }
     tokio::select! {
         () = tokio::time::sleep_until(at) => {}
-        _ = stopping.changed() => {}
+        _ = hurry.changed() => {}
     }
 }
 
-async fn base(shared: &Arc<Shared>, database: usize) -> Result<crate::capture::Base, String> {
-    let shared = shared.clone();
+async fn base(shared: &Arc<Shared>, entry: &Arc<Entry>) -> Result<crate::capture::Base, String> {
+    let (shared, entry) = (shared.clone(), entry.clone());
     let work = tokio::task::spawn_blocking(move || {
-        let mut locked = shared.databases[database].capture.lock();
-        let base = locked.base(SystemTime::now()).map_err(|error| error.chain());
-        shared.pin_up(database, &locked, None);
+        let mut database = entry.database().ok_or(CLOSING)?;
+        let base = database.base(SystemTime::now()).map_err(|error| error.chain());
+        entry.pin_up(&shared, &database, None);
         base
     });
     work.await.map_err(|error| error.to_string())?
@@ -329,24 +359,24 @@ async fn base(shared: &Arc<Shared>, database: usize) -> Result<crate::capture::B
 
 /// Goes on under another name, unless that has happened already: another replica
 /// can have found the same.
-async fn new_generation(shared: &Arc<Shared>, database: usize, taken_over: Generation) -> Result<(), String> {
-    let shared = shared.clone();
+async fn new_generation(shared: &Arc<Shared>, entry: &Arc<Entry>, taken_over: Generation) -> Result<(), String> {
+    let (shared, entry) = (shared.clone(), entry.clone());
     let work = tokio::task::spawn_blocking(move || {
-        let mut locked = shared.databases[database].capture.lock();
-        if locked.position().is_some_and(|position| position.generation != taken_over) {
-            shared.pin_up(database, &locked, None);
+        let mut database = entry.database().ok_or(CLOSING)?;
+        if database.position().is_some_and(|position| position.generation != taken_over) {
+            entry.pin_up(&shared, &database, None);
             return Ok(());
         }
-        let begun = locked.new_generation(SystemTime::now()).map_err(|error| error.chain());
-        shared.pin_up(database, &locked, None);
+        let begun = database.new_generation(SystemTime::now()).map_err(|error| error.chain());
+        entry.pin_up(&shared, &database, None);
         begun
     });
     work.await.map_err(|error| error.to_string())?
 }
 
 /// Drops from the spool what every replica has. One that was fenced needs nothing more.
-fn trim(shared: &Shared, database: usize, source: &Source) {
-    let facts = shared.board.read_one(database);
+fn trim(shared: &Shared, entry: &Entry, source: &Source) {
+    let facts = shared.board.read_one(entry.id);
     let Some(captured) = facts.as_ref().and_then(|f| f.captured).filter(|c| c.generation == source.generation) else {
         return;
     };
@@ -359,7 +389,7 @@ fn trim(shared: &Shared, database: usize, source: &Source) {
     }
     let Some(seq) = Seq::new(lowest) else { return };
     if let Err(error) = source.spool.drop_through(seq) {
-        let db = db_name(&shared.databases[database].path);
+        let db = db_name(&entry.path);
         tracing::warn!(db, error = error.to_string(), "cannot remove local segments that every replica has");
     }
 }

@@ -10,11 +10,11 @@ use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::Shared;
 use super::shipping::{Shipping, db_name, wait_until, with_causes};
+use super::{Entry, Shared};
 use crate::replica::{Replica, Shelf};
 use crate::upkeep::{Now, Policy, Stepped, Stop, Upkeep};
 
@@ -31,7 +31,7 @@ pub(super) struct Keeper {
     gather: Duration,
     news: Notify,
     stop: Stop,
-    running: Mutex<Option<AbortHandle>>,
+    running: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Keeper {
@@ -43,15 +43,13 @@ impl Keeper {
         Self { work, gather, news: Notify::new(), stop, running: Mutex::default() }
     }
 
-    /// Starts the task of every replica.
-    pub(super) fn start_all(shared: &Arc<Shared>) {
-        for (database, entry) in shared.databases.iter().enumerate() {
-            for (replica, shipping) in entry.shipping.iter().enumerate() {
-                let Some(keeper) = shipping.keeper() else { continue };
-                let shared_there = shared.clone();
-                let task = shared.runtime.spawn(async move { run(&shared_there, (database, replica)).await });
-                *keeper.running.lock().expect("no holder of this lock panics") = Some(task.abort_handle());
-            }
+    /// Starts the task of every replica of a database.
+    pub(super) fn start_all(shared: &Arc<Shared>, entry: &Arc<Entry>) {
+        for (replica, shipping) in entry.shipping.iter().enumerate() {
+            let Some(keeper) = shipping.keeper() else { continue };
+            let (shared_there, entry_there) = (shared.clone(), entry.clone());
+            let task = shared.runtime.spawn(async move { run(&shared_there, &entry_there, replica).await });
+            *keeper.running.lock().expect("no holder of this lock panics") = Some(task);
         }
     }
 
@@ -72,17 +70,18 @@ impl Keeper {
     }
 
     /// Gives up what is under way.
-    pub(super) fn end(&self) {
+    pub(super) async fn end(&self) {
         self.stop();
-        if let Some(running) = self.running.lock().expect("no holder of this lock panics").take() {
+        let running = self.running.lock().expect("no holder of this lock panics").take();
+        if let Some(running) = running {
             running.abort();
+            let _ = running.await;
         }
     }
 }
 
-async fn run(shared: &Arc<Shared>, at: (usize, usize)) {
-    let (database, replica) = at;
-    let shipping = &shared.databases[database].shipping[replica];
+async fn run(shared: &Arc<Shared>, entry: &Arc<Entry>, replica: usize) {
+    let shipping = &entry.shipping[replica];
     let Some(keeper) = shipping.keeper() else { return };
     keeper.news.notified().await;
     let mut failures = 0u32;
@@ -94,63 +93,63 @@ async fn run(shared: &Arc<Shared>, at: (usize, usize)) {
             std::panic::AssertUnwindSafe(work.step(now)).catch_unwind().await
         };
         match stepped {
-            Ok(Ok(Stepped::Worked)) => note(shared, at, None),
+            Ok(Ok(Stepped::Worked)) => note(shared, entry, replica, None),
             Ok(Ok(Stepped::LookAgain { needs_base, strangers })) => {
-                Shipping::look_again(shared, at, needs_base, &strangers).await;
+                Shipping::look_again(shared, entry, replica, needs_base, &strangers).await;
                 // The upload tells when it has looked.
-                sleep(shared, keeper, Some(RETRY_MAX)).await;
+                sleep(entry, keeper, Some(RETRY_MAX)).await;
             }
             Ok(Ok(Stepped::Idle { again })) => {
-                note(shared, at, None);
+                note(shared, entry, replica, None);
                 failures = 0;
-                sleep(shared, keeper, again).await;
+                sleep(entry, keeper, again).await;
             }
             Ok(Err(error)) => {
                 failures = failures.saturating_add(1);
-                note(shared, at, Some(with_causes(&error)));
+                note(shared, entry, replica, Some(with_causes(&error)));
                 if error.is_fenced() {
                     return;
                 }
-                back_off(shared, failures).await;
+                back_off(entry, failures).await;
             }
             Err(_) => {
                 let text = "an internal error stopped upkeep; please report it together with the log";
-                note(shared, at, Some(text.to_owned()));
+                note(shared, entry, replica, Some(text.to_owned()));
                 failures = failures.saturating_add(1);
-                back_off(shared, failures).await;
+                back_off(entry, failures).await;
             }
         }
     }
 }
 
 /// Until news have been gathered, or something is due.
-async fn sleep(shared: &Shared, keeper: &Keeper, again: Option<Duration>) {
+async fn sleep(entry: &Entry, keeper: &Keeper, again: Option<Duration>) {
     let due = Instant::now() + again.unwrap_or(FAR);
     tokio::select! {
-        () = wait_until(shared, due) => {}
-        () = keeper.news.notified() => wait_until(shared, due.min(Instant::now() + keeper.gather)).await,
+        () = wait_until(entry, due) => {}
+        () = keeper.news.notified() => wait_until(entry, due.min(Instant::now() + keeper.gather)).await,
     }
 }
 
 /// As good as never; an `Instant` cannot be infinite.
 const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-async fn back_off(shared: &Shared, failures: u32) {
+async fn back_off(entry: &Entry, failures: u32) {
     let wait = RETRY_MIN.saturating_mul(1 << (failures - 1).min(10)).min(RETRY_MAX);
-    wait_until(shared, Instant::now() + wait).await;
+    wait_until(entry, Instant::now() + wait).await;
 }
 
 /// One line per kind of trouble, and one when it is over.
-fn note(shared: &Shared, (database, replica): (usize, usize), error: Option<String>) {
+fn note(shared: &Shared, entry: &Entry, replica: usize, error: Option<String>) {
     let mut change = None;
-    shared.board.update(database, |facts| {
+    shared.board.update(entry.id, |facts| {
         let Some(facts) = facts.replicas.get_mut(replica) else { return };
         if facts.upkeep_error != error {
             change = Some((facts.name.clone(), error.clone()));
             facts.upkeep_error = error;
         }
     });
-    let db = db_name(&shared.databases[database].path);
+    let db = db_name(&entry.path);
     match change {
         Some((replica, Some(error))) => tracing::error!(db, replica, error, "compaction or retention failed"),
         Some((replica, None)) => tracing::info!(db, replica, "compaction and retention recovered"),

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, Weak};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::queue::Queue;
+use crate::status::DatabaseId;
 
 /// What a watch has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub(super) struct Watch {
 
 #[derive(Clone, Copy, Debug)]
 struct Armed {
-    database: usize,
+    database: DatabaseId,
     fired: bool,
 }
 
@@ -54,7 +55,7 @@ impl Watch {
     }
 
     /// Waits for the next event on a log. `false`: there will be none, look at intervals.
-    pub(super) fn arm(&self, database: usize, path: &Path) -> bool {
+    pub(super) fn arm(&self, database: DatabaseId, path: &Path) -> bool {
         let mut watcher = self.watcher.lock().expect("no holder of this lock panics");
         let Some(watcher) = watcher.as_mut() else { return false };
         {
@@ -130,25 +131,27 @@ mod tests {
     use super::*;
 
     fn armed() -> HashMap<PathBuf, Armed> {
-        (0..2).map(|d| (PathBuf::from(format!("/db{d}-wal")), Armed { database: d, fired: false })).collect()
+        (0..2)
+            .map(|d| (PathBuf::from(format!("/db{d}-wal")), Armed { database: DatabaseId::new(d), fired: false }))
+            .collect()
     }
 
     #[test]
     fn an_event_wakes_its_database_once() {
-        let (queue, mut armed) = (Queue::new(2), armed());
+        let (queue, mut armed) = (Queue::default(), armed());
         let event = Event::new(EventKind::Modify(notify::event::ModifyKind::Any)).add_path("/db1-wal".into());
         on_event(Ok(event.clone()), &mut armed, &queue);
         on_event(Ok(event), &mut armed, &queue);
-        assert_eq!(queue.pop(), Some(1));
+        assert_eq!(queue.pop(), Some(DatabaseId::new(1)));
         assert!(armed[Path::new("/db1-wal")].fired && !armed[Path::new("/db0-wal")].fired);
     }
 
     #[test]
     fn an_overflow_wakes_everyone() {
-        let (queue, mut armed) = (Queue::new(2), armed());
+        let (queue, mut armed) = (Queue::default(), armed());
         on_event(Err(notify::Error::generic("overflow")), &mut armed, &queue);
         let mut woken = [queue.pop(), queue.pop()];
         woken.sort_unstable();
-        assert_eq!(woken, [Some(0), Some(1)]);
+        assert_eq!(woken, [Some(DatabaseId::new(0)), Some(DatabaseId::new(1))]);
     }
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::queue::Queue;
+use crate::status::DatabaseId;
 
 /// The thing, with its place in the queue.
 #[derive(Debug)]
@@ -17,11 +18,11 @@ pub(super) struct Workpiece<T> {
     thing: Mutex<T>,
     turned_away: AtomicBool,
     queue: Arc<Queue>,
-    number: usize,
+    number: DatabaseId,
 }
 
 impl<T> Workpiece<T> {
-    pub(super) fn new(thing: T, queue: Arc<Queue>, number: usize) -> Self {
+    pub(super) fn new(thing: T, queue: Arc<Queue>, number: DatabaseId) -> Self {
         Self { thing: Mutex::new(thing), turned_away: AtomicBool::new(false), queue, number }
     }
 
@@ -87,24 +88,25 @@ mod tests {
     /// F112: and a commit that is noticed during a long step is not lost.
     #[test]
     fn who_is_turned_away_is_queued_once_the_work_has_ended() {
-        let queue = Arc::new(Queue::new(9));
-        let piece = Workpiece::new("database", queue.clone(), 8);
+        let queue = Arc::new(Queue::default());
+        let [number, other] = [8, 1].map(DatabaseId::new);
+        let piece = Workpiece::new("database", queue.clone(), number);
         let held = piece.lock();
         assert!(piece.lock_if_free().is_none() && piece.lock_if_free().is_none());
         drop(held);
-        assert_eq!(queue.pop(), Some(8));
+        assert_eq!(queue.pop(), Some(number));
         drop(piece.lock_if_free().unwrap());
         drop(piece.lock());
-        queue.push(1);
-        assert_eq!(queue.pop(), Some(1), "and only once");
+        queue.push(other);
+        assert_eq!(queue.pop(), Some(other), "and only once");
     }
 
     /// However the two interleave, the second step happens.
     #[test]
     fn nobody_is_forgotten() {
         for _ in 0..2000 {
-            let queue = Arc::new(Queue::new(1));
-            let piece = Workpiece::new(0, queue.clone(), 0);
+            let queue = Arc::new(Queue::default());
+            let piece = Workpiece::new(0, queue.clone(), DatabaseId::new(0));
             std::thread::scope(|scope| {
                 for _ in 0..2 {
                     scope.spawn(|| {
@@ -115,14 +117,14 @@ mod tests {
                 }
             });
             if *piece.lock() < 2 {
-                assert_eq!(queue.pop(), Some(0));
+                assert_eq!(queue.pop(), Some(DatabaseId::new(0)));
             }
         }
     }
 
     #[test]
     fn a_panic_does_not_lock_it_forever() {
-        let piece = Workpiece::new(1, Arc::new(Queue::new(1)), 0);
+        let piece = Workpiece::new(1, Arc::default(), DatabaseId::new(0));
         let panicked = std::thread::scope(|scope| {
             let work = scope.spawn(|| {
                 let _held = piece.lock();

@@ -80,7 +80,7 @@ async fn damage_is_noticed_and_a_fresh_base_puts_an_end_to_it() {
     wait_for(&daemon, "a burst arrives", |f| f.captured.unwrap().batch > 1 && f.behind().count() == 0).await;
     let rehearsals = |base_on_failure| {
         vec![Rehearsal {
-            database: 0,
+            database: daemon.databases()[0],
             replica: 0,
             on: replica.clone(),
             mode: full(dir.path(), &["SELECT count(*) FROM t"]),
@@ -90,7 +90,7 @@ async fn damage_is_noticed_and_a_fresh_base_puts_an_end_to_it() {
         }]
     };
     let drill = |facts: &brooklet::status::DatabaseFacts| facts.replicas[0].drill.clone().unwrap_or_default();
-    let running = daemon.rehearse(rehearsals(false));
+    daemon.rehearse(rehearsals(false));
     wait_for(&daemon, "the newest point is proven", |f| {
         drill(f).proven.is_some_and(|proven| proven.txid == f.replicas[0].txid)
     })
@@ -103,13 +103,11 @@ async fn damage_is_noticed_and_a_fresh_base_puts_an_end_to_it() {
     std::fs::write(&base, bytes).unwrap();
     wait_for(&daemon, "the damage is noticed", |f| drill(f).error.is_some()).await;
     assert!(daemon.board().read()[0].replicas[0].drill.as_ref().unwrap().proven.is_some(), "what was proven stays");
-    drop(running);
-    let running = daemon.rehearse(rehearsals(true));
+    daemon.rehearse(rehearsals(true));
     wait_for(&daemon, "a fresh base is proven", |f| {
         drill(f).error.is_none() && drill(f).proven.is_some_and(|proven| proven.txid == f.replicas[0].txid)
     })
     .await;
-    drop(running);
     insert(&app, 5);
     assert_eq!(daemon.stop(PATIENCE).await, []);
     assert!(rehearse(&replica, &Mode::Stream).await.unwrap().by_database_checksum);

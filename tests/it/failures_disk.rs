@@ -131,7 +131,7 @@ async fn one_full_image_is_enough_for_a_whole_life() {
             app.execute_batch("VACUUM").unwrap();
         }
         wait_for(&daemon, "it is up to date", up_to_date).await;
-        seals += daemon.counters(0).unwrap().seals;
+        seals += daemon.counters(daemon.databases()[0]).unwrap().seals;
         stop(daemon).await;
         if round != 2 {
             // While nobody looks.

@@ -39,6 +39,7 @@ mod no_footprint;
 mod pipeline;
 mod places;
 mod pretend;
+mod registry;
 mod replica;
 mod restore;
 mod running;

@@ -50,7 +50,7 @@ async fn a_full_speed_writer_is_followed_without_a_comparison() {
     });
     let (commits, _app) = writer.join().unwrap();
     assert!(commits > 20);
-    let counters = daemon.counters(0).unwrap();
+    let counters = daemon.counters(daemon.databases()[0]).unwrap();
     assert_eq!(daemon.stop(PATIENCE).await, []);
     assert!(rebuild(&memory).await == consistent_copy(&path));
     assert_eq!(counters.resyncs, 0, "{counters:?}");

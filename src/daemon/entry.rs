@@ -1,0 +1,217 @@
+//! One run of one database: stepped when it has something to do, until it is
+//! told to close. After that no step begins.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::watch as signal;
+
+use super::shipping::Shipping;
+use super::upkeep::Keeper;
+use super::watch::Watched;
+use super::workpiece::{Held, Workpiece};
+use super::{Job, Shared};
+use crate::capture::{Database, Stepped};
+use crate::spool::Spool;
+use crate::status::{Captured, DatabaseId, Health};
+use crate::types::Generation;
+
+/// A live database that nobody wakes is looked at this often: the fallback for
+/// lost events, and for files that were replaced.
+const POLL: Duration = Duration::from_secs(5);
+/// The same where events are known not to work.
+const POLL_WITHOUT_EVENTS: Duration = Duration::from_secs(1);
+/// A wake-up nearer than this needs no watch.
+const NEAR: Duration = Duration::from_millis(60);
+
+/// The run.
+pub(super) struct Entry {
+    pub(super) id: DatabaseId,
+    pub(super) path: PathBuf,
+    capture: Workpiece<Database>,
+    /// No step begins any more.
+    closing: AtomicBool,
+    /// Uploads wait for nothing any more.
+    pub(super) hurry: signal::Sender<bool>,
+    /// What the uploads work on; set once the database was first taken up.
+    source: Mutex<Option<Source>>,
+    events: Mutex<Events>,
+    pub(super) shipping: Vec<Shipping>,
+}
+
+/// Where an upload takes segments from.
+#[derive(Clone)]
+pub(super) struct Source {
+    pub(super) spool: Arc<Spool>,
+    pub(super) generation: Generation,
+}
+
+/// Whether file events can be relied on for this database.
+#[derive(Clone, Copy, Debug, Default)]
+struct Events {
+    /// Commits found by polling although a watch was set, since the last event.
+    missed: u32,
+}
+
+impl Events {
+    /// One can be a race between the event and the poll; several in a row mean a
+    /// file system without events.
+    const TOLERATED: u32 = 3;
+
+    fn work(self) -> bool {
+        self.missed <= Self::TOLERATED
+    }
+}
+
+impl Entry {
+    pub(super) fn new(job: Job, shared: &Shared, id: DatabaseId) -> Self {
+        let (path, state_dir) = (job.capture.path.clone(), job.capture.state_dir());
+        let database = Database::new(job.capture, shared.followed.clone());
+        Self {
+            id,
+            capture: Workpiece::new(database, shared.queue.clone(), id),
+            closing: AtomicBool::new(false),
+            hurry: signal::Sender::new(false),
+            source: Mutex::new(None),
+            events: Mutex::new(Events::default()),
+            shipping: job.replicas.into_iter().map(|to| Shipping::new(to, &path, &state_dir)).collect(),
+            path,
+        }
+    }
+
+    /// Waits for the database; `None` once the run is closing.
+    pub(super) fn database(&self) -> Option<Held<'_, Database>> {
+        let held = self.capture.lock();
+        (!self.closing.load(Ordering::SeqCst)).then_some(held)
+    }
+
+    /// Waits for the database, whatever is going on.
+    pub(super) fn last_hold(&self) -> Held<'_, Database> {
+        self.capture.lock()
+    }
+
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn source(&self) -> Option<Source> {
+        self.source.lock().expect("no holder of this lock panics").clone()
+    }
+
+    pub(super) fn forget_source(&self) {
+        *self.source.lock().expect("no holder of this lock panics") = None;
+    }
+
+    pub(super) fn keepers(&self) -> impl Iterator<Item = &Keeper> {
+        self.shipping.iter().filter_map(Shipping::keeper)
+    }
+
+    /// Steps the database and arranges for the next step.
+    pub(super) fn step(self: &Arc<Self>, shared: &Arc<Shared>) {
+        // If a long step or a base is at work on it, the threads are for the other databases meanwhile.
+        let Some(mut database) = self.capture.lock_if_free() else { return };
+        if self.closing.load(Ordering::SeqCst) {
+            return;
+        }
+        let log_path = database.options().log_path();
+        let watched = shared.watch.disarm_fired(&log_path);
+        if watched == Watched::Fired {
+            database.files_changed();
+        }
+        let mut stepped = self.step_once(shared, &mut database);
+        let found_something = stepped.again.is_some_and(|at| at <= Instant::now() + NEAR);
+        self.judge_events(watched, found_something);
+        let now = Instant::now();
+        let far = stepped.again.is_none_or(|at| at > now + NEAR);
+        let mut poll = POLL;
+        if stepped.live && far {
+            let relied = self.events.lock().expect("no holder of this lock panics").work();
+            if shared.watch.arm(self.id, &log_path) && relied {
+                // A commit between the look and the watch would otherwise go unnoticed, and so would a new file: the
+                // watch is on whatever has the name now.
+                database.files_changed();
+                stepped = self.step_once(shared, &mut database);
+            } else {
+                poll = POLL_WITHOUT_EVENTS;
+            }
+        }
+        let at = match (stepped.live, stepped.again) {
+            (true, Some(at)) => Some(at.min(now + poll)),
+            (true, None) => Some(now + poll),
+            (false, again) => {
+                shared.watch.disarm(&log_path);
+                again
+            }
+        };
+        shared.clock.set(self.id, at);
+    }
+
+    /// A fault in the program: the database is let go and taken up anew, which
+    /// proves everything that it uses. The others never notice.
+    pub(super) fn panicked(&self, shared: &Shared) {
+        self.last_hold().release();
+        let reason = "an internal error stopped this step; please report it together with the log".to_owned();
+        tracing::error!(db = self.path.display().to_string(), error = reason, "sync error");
+        shared.board.update(self.id, |facts| facts.health = Health::Broken(reason));
+        shared.clock.set(self.id, Some(Instant::now() + POLL));
+    }
+
+    fn step_once(self: &Arc<Self>, shared: &Arc<Shared>, database: &mut Database) -> Stepped {
+        let stepped = database.step(Instant::now(), SystemTime::now());
+        self.pin_up(shared, database, Some(&stepped));
+        stepped
+    }
+
+    /// Records what capture knows and wakes the uploads if there is news.
+    pub(super) fn pin_up(self: &Arc<Self>, shared: &Arc<Shared>, database: &Database, stepped: Option<&Stepped>) {
+        let position = database.position();
+        let captured =
+            position.map(|p| Captured { generation: p.generation, batch: p.point.seq.get(), timestamp: p.timestamp });
+        let mut news = false;
+        shared.board.update(self.id, |facts| {
+            if let Some(stepped) = stepped {
+                facts.health = match (&stepped.trouble, stepped.live) {
+                    (None, true) => Health::Live,
+                    (Some(reason), false) if stepped.waiting => Health::Waiting(reason.clone()),
+                    (Some(reason), _) => Health::Broken(reason.clone()),
+                    (None, false) => Health::Starting,
+                };
+            }
+            if let Some(captured) = captured {
+                let old = facts.captured.replace(captured);
+                news = old.map(|c| (c.generation, c.batch)) != Some((captured.generation, captured.batch));
+                if old.is_some_and(|c| c.generation != captured.generation) {
+                    facts.replicas.iter_mut().for_each(|r| r.batch = None);
+                }
+            }
+        });
+        if let (Some(position), Some(spool)) = (position, database.spool()) {
+            let source = Source { spool, generation: position.generation };
+            let first = self.source.lock().expect("no holder of this lock panics").replace(source).is_none();
+            // In an earlier run of the same database the same may have been captured and not uploaded.
+            news |= first;
+        }
+        if news {
+            (0..self.shipping.len()).for_each(|replica| Shipping::wake(shared, self, replica));
+        }
+    }
+
+    fn judge_events(&self, watched: Watched, found_something: bool) {
+        let mut events = self.events.lock().expect("no holder of this lock panics");
+        match watched {
+            Watched::Fired => events.missed = 0,
+            Watched::Quiet if found_something => {
+                events.missed = events.missed.saturating_add(1);
+                if events.missed == Events::TOLERATED + 1 {
+                    tracing::warn!(
+                        path = self.path.display().to_string(),
+                        "commits come without file events: looking every second from now on"
+                    );
+                }
+            }
+            Watched::Quiet | Watched::Not => {}
+        }
+    }
+}

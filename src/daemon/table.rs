@@ -1,0 +1,98 @@
+//! Which databases there are, and which of them are followed now.
+//!
+//! Always true: one path has one slot. A slot keeps what was asked for; its
+//! [`Entry`] is one run of it, from the first step to the last upload. Whoever
+//! starts, stops or removes a database waits for its turn, so no two runs of one
+//! database overlap.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, RwLock};
+
+use super::entry::Entry;
+use super::{Job, RegistryError};
+use crate::status::DatabaseId;
+
+/// One database.
+pub(super) struct Slot {
+    pub(super) id: DatabaseId,
+    pub(super) job: Job,
+    /// Held while the run is begun or ended.
+    pub(super) turn: tokio::sync::Mutex<()>,
+    run: Mutex<Option<Arc<Entry>>>,
+}
+
+impl Slot {
+    /// The run under way.
+    pub(super) fn entry(&self) -> Option<Arc<Entry>> {
+        self.run.lock().expect("no holder of this lock panics").clone()
+    }
+
+    pub(super) fn set(&self, entry: Option<Arc<Entry>>) {
+        *self.run.lock().expect("no holder of this lock panics") = entry;
+    }
+}
+
+/// All of them.
+#[derive(Default)]
+pub(super) struct Table(RwLock<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    slots: BTreeMap<DatabaseId, Arc<Slot>>,
+    of_path: HashMap<PathBuf, DatabaseId>,
+    closed: bool,
+}
+
+impl Table {
+    /// Makes room for a database; `id` is asked only if there is room.
+    pub(super) fn add(&self, job: Job, id: impl FnOnce(&Job) -> DatabaseId) -> Result<Arc<Slot>, RegistryError> {
+        let mut inner = self.0.write().expect("no holder of this lock panics");
+        if inner.closed {
+            return Err(RegistryError::Stopping);
+        }
+        let path = job.capture.path.clone();
+        if inner.of_path.contains_key(&path) {
+            return Err(RegistryError::AlreadyThere { path });
+        }
+        let id = id(&job);
+        let slot = Arc::new(Slot { id, job, turn: tokio::sync::Mutex::default(), run: Mutex::default() });
+        inner.of_path.insert(path, id);
+        inner.slots.insert(id, slot.clone());
+        Ok(slot)
+    }
+
+    pub(super) fn remove(&self, id: DatabaseId) {
+        let mut inner = self.0.write().expect("no holder of this lock panics");
+        if let Some(slot) = inner.slots.remove(&id) {
+            inner.of_path.remove(&slot.job.capture.path);
+        }
+    }
+
+    /// From now on nothing is added.
+    pub(super) fn close(&self) {
+        self.0.write().expect("no holder of this lock panics").closed = true;
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.read().expect("no holder of this lock panics").closed
+    }
+
+    pub(super) fn slot(&self, id: DatabaseId) -> Option<Arc<Slot>> {
+        self.0.read().expect("no holder of this lock panics").slots.get(&id).cloned()
+    }
+
+    pub(super) fn find(&self, path: &Path) -> Option<DatabaseId> {
+        self.0.read().expect("no holder of this lock panics").of_path.get(path).copied()
+    }
+
+    /// The run of a database, if it is followed.
+    pub(super) fn entry(&self, id: DatabaseId) -> Option<Arc<Entry>> {
+        self.slot(id)?.entry()
+    }
+
+    /// In the order in which they were added.
+    pub(super) fn slots(&self) -> Vec<Arc<Slot>> {
+        self.0.read().expect("no holder of this lock panics").slots.values().cloned().collect()
+    }
+}
