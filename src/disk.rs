@@ -72,8 +72,7 @@ impl Disks {
         }
         // What cannot be told is no reason to hold anything back: a full disk says so itself.
         let Ok(fs) = rustix::fs::statvfs(path) else { return Room::Enough };
-        let room =
-            judge(fs.f_bavail.saturating_mul(fs.f_frsize), fs.f_blocks.saturating_mul(fs.f_frsize), self.floor);
+        let room = judge(fs.f_bavail.saturating_mul(fs.f_frsize), fs.f_blocks.saturating_mul(fs.f_frsize), self.floor);
         let before = looked.insert(device, (now, room)).map_or(Room::Enough, |(_, room)| room);
         if before != room {
             tell(room, path, fs.f_bavail.saturating_mul(fs.f_frsize));
@@ -115,7 +114,11 @@ mod tests {
         let allowance = 16 << 20;
         assert_eq!(judge(500 << 20, 100 * gib, None), Room::Scarce { allowance });
         assert_eq!(judge(200 << 20, 100 * gib, None), Room::Critical { allowance });
-        assert_eq!(judge(20 << 20, gib, None), Room::Scarce { allowance: gib / 50 / 16 }, "a small one has a small floor");
+        assert_eq!(
+            judge(20 << 20, gib, None),
+            Room::Scarce { allowance: gib / 50 / 16 },
+            "a small one has a small floor"
+        );
         assert_eq!(judge(0, gib, Some(0)), Room::Enough, "no floor was asked for");
         assert_eq!(judge(gib, 100 * gib, Some(3 * gib)), Room::Critical { allowance });
     }

@@ -154,7 +154,7 @@ impl Spool {
             let entry = entry?;
             let name = entry.file_name();
             let Some(txids) = name.to_str().and_then(ltx::parse_file_name) else { continue };
-            match read_header(&entry.path(), txids) {
+            match read_header(&entry.path(), txids)? {
                 Some(segment) => drop(found.insert(segment.seq, segment)),
                 None => opened.removed.push(entry.path()),
             }
@@ -418,7 +418,8 @@ impl Together {
         while self.bytes() > self.budget() {
             let members: Vec<Arc<Spool>> =
                 self.members.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
-            let Some(largest) = members.iter().max_by_key(|spool| spool.bytes()).filter(|spool| spool.bytes() > 0) else {
+            let Some(largest) = members.iter().max_by_key(|spool| spool.bytes()).filter(|spool| spool.bytes() > 0)
+            else {
                 return Ok(());
             };
             let mut inner = largest.lock();
@@ -453,14 +454,18 @@ fn newest_run(mut found: BTreeMap<Seq, Spooled>, mut lost: impl FnMut(&Spooled))
     kept
 }
 
-fn read_header(path: &Path, txids: TxidRange) -> Option<Spooled> {
-    let mut file = File::open(path).ok()?;
-    let size = file.metadata().ok()?.len();
+/// `None`: damaged. F105: what cannot be read just now is an error instead, as it may be whole.
+fn read_header(path: &Path, txids: TxidRange) -> io::Result<Option<Spooled>> {
+    let mut file = File::open(path)?;
+    let size = file.metadata()?.len();
     let mut bytes = [0u8; ltx::Header::SIZE];
-    file.read_exact(&mut bytes).ok()?;
-    let header = ltx::Header::decode(&bytes).ok()?;
-    let segment = Spooled { seq: Seq::new(txids.max().get())?, size, header };
-    (segment.header.txids == txids && segment.proof().is_some()).then_some(segment)
+    match file.read_exact(&mut bytes) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        read => read?,
+    }
+    let (Ok(header), Some(seq)) = (ltx::Header::decode(&bytes), Seq::new(txids.max().get())) else { return Ok(None) };
+    let segment = Spooled { seq, size, header };
+    Ok((segment.header.txids == txids && segment.proof().is_some()).then_some(segment))
 }
 
 fn path_in(dir: &Path, seq: Seq) -> PathBuf {
@@ -530,6 +535,20 @@ mod tests {
         }
     }
 
+    /// F105: for want of descriptors, say.
+    #[test]
+    fn a_segment_that_cannot_be_read_is_not_taken_for_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = open(dir.path());
+        (2..=3).for_each(|seq| assert_eq!(add(&spool, seq), 0));
+        drop(spool);
+        let unreadable = path_in(dir.path(), Seq::new(4).unwrap());
+        std::fs::create_dir(&unreadable).unwrap();
+        assert!(Spool::open(dir.path(), None, 0o700).is_err());
+        std::fs::remove_dir(&unreadable).unwrap();
+        assert_eq!(open(dir.path()).newest(), Seq::new(3));
+    }
+
     /// The one whose replica is away gives first.
     #[test]
     fn the_largest_spool_gives_first_when_all_are_too_large_together() {
@@ -539,7 +558,7 @@ mod tests {
         let size = spools[0].bytes();
         let together = Arc::new(Together::new(Some(4 * size)));
         spools.iter().for_each(|spool| spool.share(&together));
-        (3..=4).for_each(|seq| drop(add(&spools[0], seq)));
+        (3..=4).for_each(|seq| assert_eq!(add(&spools[0], seq), 0));
         add(&spools[1], 2);
         assert_eq!((spools[0].bytes(), together.bytes()), (3 * size, 4 * size));
         add(&spools[1], 3);
@@ -553,7 +572,7 @@ mod tests {
     fn a_nearly_full_disk_makes_the_budget_smaller_while_it_lasts() {
         let dir = tempfile::tempdir().unwrap();
         let spool = open(dir.path());
-        (2..=5).for_each(|seq| drop(add(&spool, seq)));
+        (2..=5).for_each(|seq| assert_eq!(add(&spool, seq), 0));
         let size = spool.bytes() / 4;
         assert_eq!(spool.allow(Some(2 * size)).unwrap(), 2);
         assert_eq!(spool.bytes(), 2 * size);

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::Position;
 use super::base::Base;
 use super::batch::{self, Batch, Published};
 use super::brake::{self, Barrier, Brake};
@@ -26,7 +27,6 @@ use super::resync;
 use super::snapshot::Snapshot;
 use super::state::{Cursor, State, file_id};
 use super::wal_index::View;
-use super::Position;
 use crate::disk::Room;
 use crate::ltx::{WalSpan, growth_hole};
 use crate::spool::Spool;
@@ -159,7 +159,8 @@ impl Live {
         let state = self.local[0].1.map_or(database, |(device, _)| device);
         let disks = &self.options.limits.disks;
         let room = disks.room(database, &self.options.path, now).max(disks.room(state, self.map.path(), now));
-        let dropped = self.spool.allow(room.allowance()).map_err(Error::local("empty the spool beside", self.map.path()))?;
+        let dropped =
+            self.spool.allow(room.allowance()).map_err(Error::local("empty the spool beside", self.map.path()))?;
         self.report(Published::Spooled { dropped });
         let Room::Critical { .. } = room else { return Ok(()) };
         if self.log_bytes()? <= LOG_TO_KEEP {

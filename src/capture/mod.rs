@@ -50,6 +50,11 @@ use crate::types::Generation;
 pub struct Followed(Arc<Mutex<HashMap<(u64, u64), PathBuf>>>);
 
 impl Followed {
+    /// Whether a file is one of them.
+    pub fn contains(&self, file: (u64, u64)) -> bool {
+        self.0.lock().expect("no holder of this lock panics").contains_key(&file)
+    }
+
     /// How many there are.
     fn count(&self) -> usize {
         self.0.lock().expect("no holder of this lock panics").len()

@@ -2,6 +2,7 @@
 //! and replicating, and those that a replica has, for restoring.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 
 use super::error::CliError;
 use super::open;
@@ -13,11 +14,28 @@ use crate::replica::databases_below;
 /// what is in its directories now.
 pub(super) fn databases(config: &Config) -> Result<Vec<Database>, CliError> {
     let mut all = config.databases()?.to_vec();
+    let mut paths: HashSet<PathBuf> = all.iter().map(|database| database.path.clone()).collect();
     for directory in config.directories() {
         for found in look(directory)?.databases {
-            if all.iter().all(|known| known.path != found.path) {
+            if paths.insert(found.path.clone()) {
                 all.push(directory.database(&found.path)?);
             }
+        }
+    }
+    Ok(all)
+}
+
+/// The same, for replicating: a directory without a database is a mistake, unless
+/// some are expected later.
+pub(super) fn to_replicate(config: &Config) -> Result<Vec<Database>, CliError> {
+    config.runnable()?;
+    let all = databases(config)?;
+    for directory in config.directories().iter().filter(|directory| !directory.watch) {
+        if all.iter().all(|database| !directory.holds(&database.path)) {
+            let (dir, pattern) = (directory.dir.display(), directory.pattern());
+            return Err(CliError::failed(format!(
+                "no SQLite databases found in directory {dir} with pattern {pattern}"
+            )));
         }
     }
     Ok(all)
@@ -29,7 +47,7 @@ pub(super) fn look(directory: &Directory) -> Result<Scan, CliError> {
         enter: &|dir| directory.recursive && !Directory::is_state(dir),
         file: &|path| directory.holds(path),
         entering: &mut |_| {},
-        known: &HashSet::new(),
+        known: &|_, _| false,
     };
     scan(&directory.dir, wanted)
         .map_err(|error| CliError::failed(format!("cannot look into directory {}: {error}", directory.dir.display())))
@@ -50,4 +68,3 @@ pub(super) async fn on_replicas(directory: &Directory) -> Result<Vec<Database>, 
     paths.dedup();
     Ok(paths.iter().map(|path| directory.database(path)).collect::<Result<Vec<_>, _>>()?)
 }
-

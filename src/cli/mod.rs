@@ -9,6 +9,7 @@
 mod audit;
 mod commands;
 mod directories;
+mod directory_watch;
 mod doctor;
 mod drill;
 mod error;

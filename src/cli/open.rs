@@ -73,7 +73,7 @@ pub(super) fn s3_options(settings: &S3Settings) -> Result<s3::Options, CliError>
 
 /// The storage of these options.
 pub(super) fn s3_storage(options: s3::Options, conditional_writes: bool) -> Arc<dyn Storage> {
-    let storage = Arc::new(S3Storage::new(options));
+    let storage = Arc::new(S3Storage::shared(options));
     if conditional_writes { storage } else { Arc::new(LookFirst::new(storage)) }
 }
 
@@ -83,20 +83,49 @@ fn directory(candidates: &[PathBuf]) -> PathBuf {
     existing.or(candidates.first()).cloned().unwrap_or_default()
 }
 
-/// Refuses settings under which two histories would fight over the names in one place.
-pub(super) fn one_place_each(databases: &[Database]) -> Result<(), CliError> {
-    let mut taken: HashMap<String, String> = HashMap::new();
-    for database in databases {
-        for settings in &database.replicas {
+/// Which places are taken, on replicas and on this machine: under two histories in
+/// one place both would fight over its names.
+#[derive(Debug, Default)]
+pub(super) struct Places(HashMap<String, (PathBuf, String)>);
+
+impl Places {
+    /// Takes the places of a database, all or none.
+    pub(super) fn take(&mut self, database: &Database) -> Result<(), CliError> {
+        let replicas = database.replicas.iter().map(|settings| {
             let who = format!("replica {} of {}", settings.name, database.path.display());
-            if let Some(other) = taken.insert(identity(&settings.backend), who.clone()) {
-                let place = settings.backend.location();
+            (identity(&settings.backend), who, settings.backend.location())
+        });
+        let state = database.meta_path.clone().unwrap_or_else(|| capture::default_meta_path(&database.path));
+        let local = (
+            format!("state {}", state.display()),
+            format!("local state of {}", database.path.display()),
+            state.display().to_string(),
+        );
+        let wanted: Vec<_> = replicas.chain([local]).collect();
+        for (at, (identity, who, place)) in wanted.iter().enumerate() {
+            let own = wanted[..at].iter().find(|(earlier, ..)| earlier == identity).map(|(_, other, _)| other);
+            if let Some(other) = own.or(self.0.get(identity).map(|(_, other)| other)) {
                 let message = format!("{other} and {who} are in one place, {place}: give each a path of its own");
                 return Err(CliError::usage(message));
             }
         }
+        for (identity, who, _) in wanted {
+            self.0.insert(identity, (database.path.clone(), who));
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Frees the places of a database.
+    pub(super) fn free(&mut self, path: &Path) {
+        self.0.retain(|_, (taken_by, _)| taken_by != path);
+    }
+}
+
+/// Refuses settings under which two histories would fight over the names in one place.
+pub(super) fn one_place_each(databases: &[Database]) -> Result<Places, CliError> {
+    let mut places = Places::default();
+    databases.iter().try_for_each(|database| places.take(database))?;
+    Ok(places)
 }
 
 /// The same text for the same place, as far as can be told without asking it.

@@ -4,17 +4,20 @@
 //! the command fails and names what is only on this machine.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::directories;
+use super::directory_watch::DirectoryWatch;
 use super::drill;
 use super::error::CliError;
-use super::open;
+use super::open::{self, Places};
 use super::options::{Job as What, ReplicateOptions};
 use super::settings::Context;
 use crate::capture::connection;
 use crate::config::{Backend, Config, Database};
-use crate::daemon::{Daemon, Settings, Unconfirmed};
+use crate::daemon::{Daemon, Job, Settings, Unconfirmed};
 use crate::status::{DatabaseFacts, Health};
 
 /// Threads for uploads and timers; the blocking work has its own.
@@ -39,24 +42,30 @@ pub(crate) fn run(options: &ReplicateOptions, context: &Context) -> Result<(), C
             rusqlite::version()
         )));
     }
-    let databases = config.runnable()?;
-    open::one_place_each(databases)?;
+    let databases = directories::to_replicate(&config)?;
+    let places = open::one_place_each(&databases)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(ASYNC_THREADS)
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()
         .map_err(CliError::failed)?;
-    let outcome = runtime.block_on(replicate(options, &config, databases));
+    let outcome = runtime.block_on(replicate(options, &config, &databases, places));
     // Whatever still runs belongs to a replica that did not answer in time.
     runtime.shutdown_background();
     outcome
 }
 
-async fn replicate(options: &ReplicateOptions, config: &Config, databases: &[Database]) -> Result<(), CliError> {
+async fn replicate(
+    options: &ReplicateOptions,
+    config: &Config,
+    databases: &[Database],
+    places: Places,
+) -> Result<(), CliError> {
     // Before anything is started, so that no signal finds the default behaviour.
     let mut signals = Signals::new()?;
-    if databases.is_empty() {
+    allow_many_files();
+    if databases.is_empty() && config.directories().is_empty() {
         tracing::error!("no databases specified in configuration");
     }
     for database in databases.iter().filter(|d| d.restore_if_db_not_exists || options.restore_if_db_not_exists) {
@@ -72,6 +81,9 @@ async fn replicate(options: &ReplicateOptions, config: &Config, databases: &[Dat
                 to.replica.list_all().await.map_err(|error| {
                     CliError::failed(format!("replica {} of {}: {error}", settings.name, database.path.display()))
                 })?;
+            }
+            if config.directories().iter().any(|directory| directory.holds(&database.path)) {
+                continue; // told once for the whole directory
             }
             tracing::info!(
                 db = database.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -90,14 +102,25 @@ async fn replicate(options: &ReplicateOptions, config: &Config, databases: &[Dat
         }
     }
     let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
-    let settings = Settings { workers, stopping_retry: config.global.shutdown_sync_interval, ..Settings::default() };
-    let daemon = Daemon::start(Vec::new(), settings);
+    let settings = Settings {
+        workers,
+        stopping_retry: config.global.shutdown_sync_interval,
+        spool_max_bytes: config.global.spool_max_bytes,
+        disk_free_floor: config.global.disk_free_floor,
+        ..Settings::default()
+    };
+    let daemon = Arc::new(Daemon::start(Vec::new(), settings));
     for (database, job) in databases.iter().zip(jobs) {
-        let id = daemon.add(job.clone()).map_err(CliError::failed)?;
-        if !options.once {
-            daemon.rehearse(drill::rehearsals(database, id, &job));
-        }
+        take_up(&daemon, database, job, !options.once)?;
     }
+    for directory in config.directories() {
+        let found = databases.iter().filter(|database| directory.holds(&database.path)).count();
+        let path = directory.dir.display().to_string();
+        let to: Vec<String> = directory.template().replicas.iter().map(|r| r.backend.location()).collect();
+        tracing::info!(path, databases = found, watch = directory.watch, to = to.join(","), "replicating directory to");
+    }
+    let patience = config.global.shutdown_sync_timeout;
+    let watching = (!options.once).then(|| DirectoryWatch::start(&daemon, config, databases, places, patience));
     let once = match options.once {
         true => tokio::select! {
             outcome = synced_once(&daemon) => outcome,
@@ -109,6 +132,7 @@ async fn replicate(options: &ReplicateOptions, config: &Config, databases: &[Dat
             Ok(())
         }
     };
+    drop(watching);
     let stopped = tokio::select! {
         stopped = daemon.stop(config.global.shutdown_sync_timeout) => stopped,
         _ = signals.next() => {
@@ -119,6 +143,26 @@ async fn replicate(options: &ReplicateOptions, config: &Config, databases: &[Dat
     once?;
     report(&stopped)?;
     tracing::info!("litestream shut down");
+    Ok(())
+}
+
+/// Each followed database has some files open: as many are allowed as the system grants without asking.
+fn allow_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        tracing::debug!(error = error.to_string(), "the limit on open files stays as it is");
+    }
+}
+
+/// Hands a database to the daemon.
+pub(super) fn take_up(daemon: &Daemon, database: &Database, job: Job, rehearse: bool) -> Result<(), CliError> {
+    let id = daemon.add(job.clone()).map_err(CliError::failed)?;
+    if rehearse {
+        daemon.rehearse(drill::rehearsals(database, id, &job));
+    }
     Ok(())
 }
 

@@ -23,6 +23,7 @@ pub struct Directory {
     /// Those that appear later as well, until they go.
     pub watch: bool,
     pattern: Pattern,
+    pattern_text: String,
     state: LocalState,
     /// What each database is given, but for its own place.
     template: Database,
@@ -49,7 +50,8 @@ impl Directory {
     /// Whether a file of that name would be one of its databases. Says nothing
     /// about what is there.
     pub fn holds(&self, path: &Path) -> bool {
-        let (Ok(relative), Some(name)) = (path.strip_prefix(&self.dir), path.file_name().and_then(|name| name.to_str()))
+        let (Ok(relative), Some(name)) =
+            (path.strip_prefix(&self.dir), path.file_name().and_then(|name| name.to_str()))
         else {
             return false;
         };
@@ -66,6 +68,11 @@ impl Directory {
     /// Whether a directory inside is somebody's local state, where nobody should look for databases.
     pub fn is_state(dir: &Path) -> bool {
         dir.file_name().is_some_and(|name| name.to_string_lossy().ends_with(STATE_SUFFIX))
+    }
+
+    /// The pattern as it was given.
+    pub fn pattern(&self) -> &str {
+        &self.pattern_text
     }
 
     /// What its replicas are called, of which type, and where all of them are together.
@@ -125,6 +132,7 @@ pub(crate) fn build(entry: &Entry<'_>, warnings: &mut Vec<Warning>) -> Result<Di
         recursive: section.bool("recursive").unwrap_or(false),
         watch: section.bool("watch").unwrap_or(false),
         pattern,
+        pattern_text: text.to_owned(),
         state,
         template: Database {
             path: dir.clone(),
@@ -171,10 +179,9 @@ mod tests {
 
     #[test]
     fn local_state_lies_where_litestream_puts_it() {
-        for (keys, expected) in [
-            ("meta-dir: /state", "/state/eu/a.db-litestream"),
-            ("meta-path: /state", "/state/eu/.a.db-litestream"),
-        ] {
+        for (keys, expected) in
+            [("meta-dir: /state", "/state/eu/a.db-litestream"), ("meta-path: /state", "/state/eu/.a.db-litestream")]
+        {
             let given = directory(&format!("dir: /data, pattern: '*', {keys}, replica: {{path: /b}}"));
             let one = given.database(Path::new("/data/eu/a.db")).unwrap();
             assert_eq!(one.meta_path, Some(expected.into()));

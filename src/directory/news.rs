@@ -14,10 +14,10 @@ pub enum Heard {
     Overflow,
 }
 
-#[cfg(target_os = "linux")]
-pub use linux::News;
 #[cfg(not(target_os = "linux"))]
 pub use elsewhere::News;
+#[cfg(target_os = "linux")]
+pub use linux::News;
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -57,11 +57,11 @@ mod linux {
             Ok(Self { queue, dirs: HashMap::new() })
         }
 
-        /// Hears of what comes and goes in a directory from now on.
+        /// Hears of what comes and goes in a directory from now on; `true` if it did not before.
         ///
         /// # Errors
         /// There are no more watches, or the directory has gone.
-        pub fn listen(&mut self, dir: &Path) -> io::Result<()> {
+        pub fn listen(&mut self, dir: &Path) -> io::Result<bool> {
             let events = WatchFlags::CREATE
                 | WatchFlags::DELETE
                 | WatchFlags::MOVED_FROM
@@ -71,8 +71,7 @@ mod linux {
                 | WatchFlags::MOVE_SELF
                 | WatchFlags::ONLYDIR;
             let watch = inotify::add_watch(&self.queue, dir, events)?;
-            self.dirs.insert(watch, dir.to_owned());
-            Ok(())
+            Ok(self.dirs.insert(watch, dir.to_owned()).is_none())
         }
 
         /// Waits for an event that matters: `matters` is asked about the path, and
@@ -151,8 +150,8 @@ mod elsewhere {
         ///
         /// # Errors
         /// Never.
-        pub fn listen(&mut self, _: &Path) -> io::Result<()> {
-            Ok(())
+        pub fn listen(&mut self, _: &Path) -> io::Result<bool> {
+            Ok(false)
         }
 
         /// Never called.

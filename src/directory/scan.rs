@@ -1,6 +1,6 @@
 //! One look at a whole directory.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -40,8 +40,8 @@ pub struct Wanted<'a> {
     pub file: &'a dyn Fn(&Path) -> bool,
     /// Called with each directory before it is read, so that nothing that comes later is missed.
     pub entering: &'a mut dyn FnMut(&Path),
-    /// Files that are databases without being looked into.
-    pub known: &'a HashSet<FileId>,
+    /// Files that are databases, and must not be opened: SQLite has them open.
+    pub known: &'a dyn Fn(&Path, FileId) -> bool,
 }
 
 /// Looks for databases in a directory. Directories behind symbolic links are not
@@ -93,7 +93,7 @@ fn walk(
         // Through a symbolic link, as SQLite will go.
         let Some(meta) = present(fs::metadata(&path))?.filter(fs::Metadata::is_file) else { continue };
         let file = (meta.dev(), meta.ino());
-        if wanted.known.contains(&file) || is_database(&path)? {
+        if (wanted.known)(&path, file) || is_database(&path)? {
             found.insert(path, file);
         } else {
             *candidates += 1;
@@ -135,7 +135,7 @@ mod tests {
         path
     }
 
-    fn look(dir: &Path, known: &HashSet<FileId>) -> io::Result<Scan> {
+    fn look(dir: &Path, known: &dyn Fn(&Path, FileId) -> bool) -> io::Result<Scan> {
         let file = |path: &Path| path.extension().is_some_and(|e| e == "db");
         let enter = |path: &Path| !path.ends_with("state");
         scan(dir, Wanted { enter: &enter, file: &file, entering: &mut |_| {}, known })
@@ -149,11 +149,12 @@ mod tests {
     #[test]
     fn databases_are_told_from_other_files() {
         let dir = tempfile::tempdir().unwrap();
-        for (name, database) in [("b.db", true), ("eu/a.db", true), ("c.txt", true), ("d.db", false), ("state/x.db", true)]
+        for (name, database) in
+            [("b.db", true), ("eu/a.db", true), ("c.txt", true), ("d.db", false), ("state/x.db", true)]
         {
             put(dir.path(), name, database);
         }
-        let found = look(dir.path(), &HashSet::new()).unwrap();
+        let found = look(dir.path(), &|_, _| false).unwrap();
         assert_eq!(names(&found, dir.path()), ["b.db", "eu/a.db"]);
         assert_eq!(found.candidates, 1, "d.db may become one");
     }
@@ -166,7 +167,7 @@ mod tests {
         fs::hard_link(&file, dir.path().join("c.db")).unwrap();
         symlink(&file, dir.path().join("a.db")).unwrap();
         symlink(dir.path(), dir.path().join("round")).unwrap();
-        let found = look(dir.path(), &HashSet::new()).unwrap();
+        let found = look(dir.path(), &|_, _| false).unwrap();
         assert_eq!(names(&found, dir.path()), ["a.db"]);
         assert_eq!(found.aliases.len(), 2);
     }
@@ -176,7 +177,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = put(dir.path(), "a.db", false);
         let meta = fs::metadata(&path).unwrap();
-        let known = HashSet::from([(meta.dev(), meta.ino())]);
+        let known = |_: &Path, file: FileId| file == (meta.dev(), meta.ino());
         assert_eq!(names(&look(dir.path(), &known).unwrap(), dir.path()), ["a.db"], "not even to see that it is none");
     }
 
@@ -187,10 +188,10 @@ mod tests {
         put(dir.path(), "a.db", true);
         let closed = put(dir.path(), "closed/b.db", true).parent().unwrap().to_owned();
         fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
-        let looked = look(dir.path(), &HashSet::new());
+        let looked = look(dir.path(), &|_, _| false);
         let readable = fs::read_dir(&closed).is_ok();
         fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
         assert!(looked.is_err() || readable, "unless this user may read everything");
-        assert!(look(&dir.path().join("missing"), &HashSet::new()).is_err());
+        assert!(look(&dir.path().join("missing"), &|_, _| false).is_err());
     }
 }

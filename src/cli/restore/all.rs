@@ -30,7 +30,11 @@ pub(super) fn run(options: &RestoreAllOptions, context: &Context) -> Result<(), 
             }
             Err(error) => {
                 let path = directory.dir.display().to_string();
-                tracing::error!(path, error = &error as &dyn std::error::Error, "cannot tell which databases there were");
+                tracing::error!(
+                    path,
+                    error = &error as &dyn std::error::Error,
+                    "cannot tell which databases there were"
+                );
                 failed.push(path);
             }
         }

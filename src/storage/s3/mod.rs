@@ -25,11 +25,12 @@ mod trust;
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::runtime;
 
 use super::{Body, Error, Key, Object, PutOptions, Result, Storage};
 use crate::types::Timestamp;
@@ -54,6 +55,25 @@ impl S3Storage {
     pub fn new(options: Options) -> Self {
         let link = Link::new(options.clone());
         Self(Arc::new(Bucket { options, link, deletes_singly: AtomicBool::new(false) }))
+    }
+
+    /// The same for everybody with these options on this runtime: thousands of
+    /// databases in one bucket need one client and one set of credentials.
+    pub fn shared(options: Options) -> Self {
+        type Known = Vec<(Option<runtime::Id>, Weak<Bucket>)>;
+        static KNOWN: Mutex<Known> = Mutex::new(Vec::new());
+        let here = runtime::Handle::try_current().ok().map(|runtime| runtime.id());
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|(_, bucket)| bucket.strong_count() > 0);
+        let same = |(there, bucket): &(_, Weak<Bucket>)| {
+            bucket.upgrade().filter(|bucket| *there == here && bucket.options == options)
+        };
+        if let Some(bucket) = known.iter().find_map(same) {
+            return Self(bucket);
+        }
+        let new = Self::new(options);
+        known.push((here, Arc::downgrade(&new.0)));
+        new
     }
 }
 
