@@ -141,7 +141,8 @@ fn identity(backend: &Backend) -> String {
 fn resolved(path: &Path) -> PathBuf {
     let existing = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
     match existing {
-        Some((above, real)) => real.join(path.strip_prefix(above).unwrap_or(Path::new(""))),
+        // Not `join`, which puts a slash behind a path that exists.
+        Some((above, real)) => real.components().chain(path.strip_prefix(above).unwrap_or(path).components()).collect(),
         None => path.to_owned(),
     }
 }

@@ -87,6 +87,10 @@ impl Pace {
 
     /// Makes a request when it is its turn, and learns from the outcome.
     async fn keep<T>(&self, request: impl Future<Output = Result<T>>) -> Result<T> {
+        if timeout(LONGEST_WAIT, self.turn()).await.is_err() {
+            let text = "too many requests wait for a storage that asked for fewer";
+            return Err(Error::new(ErrorKind::Later, text).throttled());
+        }
         let _permit = match self.under_way.try_acquire() {
             Ok(permit) => permit,
             Err(_) => {
@@ -94,10 +98,6 @@ impl Pace {
                 self.under_way.acquire().await.expect("nobody closes it")
             }
         };
-        if timeout(LONGEST_WAIT, self.turn()).await.is_err() {
-            let text = "too many requests wait for a storage that asked for fewer";
-            return Err(Error::new(ErrorKind::Later, text).throttled());
-        }
         let begun = Instant::now();
         let outcome = request.await;
         match &outcome {
