@@ -18,6 +18,7 @@
 //! come and go.
 //!
 //! `disk` tells how much room there is for local state.
+//! `serve` speaks HTTP for whoever has something to answer.
 //!
 //! `types` are the nouns. `config`, `daemon` and `cli` open doors and read what
 //! the rooms pin up in `status`.
@@ -36,6 +37,7 @@ pub mod legacy;
 pub mod ltx;
 pub mod replica;
 pub mod restore;
+pub mod serve;
 pub mod spool;
 pub mod status;
 pub mod storage;

@@ -87,9 +87,10 @@ const IDENTITY_EVERY: Duration = Duration::from_millis(100);
 const IN_MEMORY: u64 = 4 << 20;
 /// More frames than this, in bytes, are not captured while writers wait...
 const SEAL_BYTES: u64 = 1 << 20;
-/// ...unless writers are so fast that there always are more, and the log would grow for as long as they go on: each
-/// attempt that was given up for it doubles the bound, up to some 10 ms of reading.
-const SEAL_DOUBLINGS: u32 = 2;
+/// ...unless there always are more, because each transaction is that large, and the log would grow for as long as
+/// writers go on: each attempt that was given up for it doubles the bound, up to what takes such a writer as long
+/// to commit as it has to wait.
+const SEAL_DOUBLINGS: u32 = 4;
 /// When no more than this is left to copy, in bytes, the rest is copied while writers wait.
 const ENOUGH: u64 = 256 << 10;
 /// The same for a long log: a fast writer leaves more in the time of one flush.

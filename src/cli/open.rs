@@ -13,13 +13,19 @@ use crate::daemon::{Destination, Job};
 use crate::ltx::Encoding;
 use crate::replica::{Layout, Replica, Spellings};
 use crate::storage::s3::{self, S3Storage};
-use crate::storage::{Conditional, FileStorage, Key, Known, LookFirst, Pace, Retry, Storage, Throttle};
+use crate::storage::{
+    Conditional, Counted, Counts, FileStorage, Key, Known, LookFirst, Pace, Retry, Storage, Throttle,
+};
 use crate::upkeep::{Keep, Policy, Retention, Snapshots, TimeOfDay};
 
 /// Where a replica is.
 pub(super) struct Place {
     /// Without retries.
     pub(super) storage: Arc<dyn Storage>,
+    /// What the service is asked through it.
+    counts: Arc<Counts>,
+    /// Whether it honours conditions, if that is not sure.
+    known: Option<Known>,
     /// The configured root.
     pub(super) root: Key,
     /// Other spellings of it that may have data instead.
@@ -31,14 +37,18 @@ pub(super) struct Place {
 pub(super) fn place(settings: &ReplicaSettings) -> Result<Place, CliError> {
     match &settings.backend {
         Backend::File { directories } => {
-            let storage = Arc::new(FileStorage::new(directory(directories)));
-            Ok(Place { storage, root: Key::ROOT, others: Vec::new(), layout: Layout::Decimal })
+            let counts = Arc::new(Counts::default());
+            let storage = Arc::new(Counted::new(FileStorage::new(directory(directories)), counts.clone()));
+            Ok(Place { storage, counts, known: None, root: Key::ROOT, others: Vec::new(), layout: Layout::Decimal })
         }
         Backend::S3(s3) => {
             let mut roots = s3.roots.iter().cloned();
             let root = roots.next().unwrap_or(Key::ROOT);
-            let storage = s3_storage(s3_options(s3)?, s3.conditional_writes);
-            Ok(Place { storage, root, others: roots.collect(), layout: Layout::Hex })
+            let storage = S3Storage::shared(s3_options(s3)?);
+            let (counts, known) = (storage.counts().clone(), storage.known().clone());
+            let known = s3.conditional_writes.then_some(known);
+            let storage = looking(storage, s3.conditional_writes);
+            Ok(Place { storage, counts, known, root, others: roots.collect(), layout: Layout::Hex })
         }
         Backend::NotBuilt { .. } => {
             settings.built()?;
@@ -49,20 +59,20 @@ pub(super) fn place(settings: &ReplicaSettings) -> Result<Place, CliError> {
 
 /// Opens a replica. Nothing is contacted yet.
 pub(super) fn replica(settings: &ReplicaSettings) -> Result<Replica, CliError> {
-    let Place { storage, root, others, layout } = place(settings)?;
+    let Place { storage, counts, known, root, others, layout } = place(settings)?;
     // Inside the retries, so that each attempt keeps the pace.
     let pace = Pace::shared(&settings.backend.service(), settings.max_upload_rate);
     let mut storage: Arc<dyn Storage> = Arc::new(Retry::new(Arc::new(Throttle::new(storage, pace))));
-    if matches!(&settings.backend, Backend::S3(s3) if s3.conditional_writes) {
+    if let Some(known) = known {
         // Above the retries: a put that is repeated there was looked for before.
-        storage = Arc::new(Conditional::new(storage, settings.backend.location(), Known::default()));
+        storage = Arc::new(Conditional::new(storage, settings.backend.location(), known));
     }
     // Who may not list cannot look for data elsewhere.
     if !others.is_empty() && !settings.create_only {
         let roots = [root.clone()].into_iter().chain(others).collect();
         storage = Arc::new(Spellings::new(storage, layout, roots));
     }
-    let replica = Replica::new(settings.name.clone(), storage, root, layout);
+    let replica = Replica::new(settings.name.clone(), storage, root, layout).with_counts(counts);
     Ok(replica.with_identities(settings.age.identities.clone()))
 }
 
@@ -73,7 +83,11 @@ pub(super) fn s3_options(settings: &S3Settings) -> Result<s3::Options, CliError>
 
 /// The storage of these options.
 pub(super) fn s3_storage(options: s3::Options, conditional_writes: bool) -> Arc<dyn Storage> {
-    let storage = Arc::new(S3Storage::shared(options));
+    looking(S3Storage::new(options), conditional_writes)
+}
+
+fn looking(storage: S3Storage, conditional_writes: bool) -> Arc<dyn Storage> {
+    let storage = Arc::new(storage);
     if conditional_writes { storage } else { Arc::new(LookFirst::new(storage)) }
 }
 

@@ -18,7 +18,7 @@ use super::size;
 use super::url::{ReplicaUrl, key_prefix};
 use crate::storage::Key;
 use crate::storage::s3::providers::{self, CONCURRENCY, Located, Provider};
-use crate::storage::s3::{Credentials, Encryption, Options};
+use crate::storage::s3::{COPY_SIZE, Credentials, Encryption, Options};
 use crate::types::Secret;
 
 /// Below this S3 refuses every part but the last.
@@ -144,6 +144,7 @@ pub(crate) fn settings(asked: &Asked<'_>, warnings: &mut Vec<Warning>) -> Result
         checksums: asked.switch("checksums", &["checksums"]).unwrap_or(endpoint.url.is_none()),
         storage_class: asked.value("storage-class", &["storageClass", "storage-class"]).map(str::to_owned),
         part_size: asked.part_size()?,
+        copy_size: COPY_SIZE,
         concurrency: asked.concurrency(provider)?,
         tags: asked.tags()?,
         credentials: asked.credentials(warnings),

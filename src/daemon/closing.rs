@@ -6,7 +6,7 @@
 //! a storage that does not come back.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::future::join_all;
 use tokio::time::{Instant as Deadline, timeout_at};
@@ -16,6 +16,9 @@ use super::shipping::Shipping;
 use super::upkeep::Keeper;
 use super::{Shared, Unconfirmed};
 use crate::status::DatabaseFacts;
+
+/// For giving back locks, even when the time is over: that is all that the next run has to wait for.
+const MOMENT: Duration = Duration::from_millis(200);
 
 /// Ends the run of a database.
 pub(super) async fn close(shared: &Arc<Shared>, entry: &Arc<Entry>, deadline: Deadline) -> Vec<Unconfirmed> {
@@ -38,7 +41,8 @@ pub(super) async fn close(shared: &Arc<Shared>, entry: &Arc<Entry>, deadline: De
     let _ = timeout_at(deadline, join_all(entry.keepers().map(Keeper::ended))).await;
     join_all(entry.shipping.iter().map(Shipping::end)).await;
     join_all(entry.keepers().map(Keeper::end)).await;
-    entry.forget_source();
+    entry.end();
+    let _ = timeout_at(deadline.max(Deadline::now() + MOMENT), let_go(shared.clone(), entry.clone())).await;
     unconfirmed.extend(behind(shared.board.read_one(entry.id)));
     unconfirmed
 }
@@ -52,11 +56,7 @@ async fn last_capture(shared: Arc<Shared>, entry: Arc<Entry>) -> Option<Unconfir
             let mut database = entry.last_hold();
             let finished = database.finish(Instant::now(), SystemTime::now());
             entry.pin_up(&shared, &database, None);
-            shared.watch.disarm(&database.options().log_path());
-            shared.clock.set(entry.id, None);
-            database.close();
-            // If this took so long that the next run has begun, its alarm was just taken away.
-            shared.queue.push(entry.id);
+            database.release();
             finished.map_err(|error| error.chain())
         })
     };
@@ -66,6 +66,19 @@ async fn last_capture(shared: Arc<Shared>, entry: Arc<Entry>) -> Option<Unconfir
         Err(error) => error.to_string(),
     };
     Some(only_here(&entry, format!("the last capture failed: {reason}")))
+}
+
+/// Others may have the database and its local state after this.
+async fn let_go(shared: Arc<Shared>, entry: Arc<Entry>) {
+    let work = tokio::task::spawn_blocking(move || {
+        let mut database = entry.last_hold();
+        shared.watch.disarm(&database.options().log_path());
+        shared.clock.set(entry.id, None);
+        database.close();
+        // If this took so long that the next run has begun, its alarm was just taken away.
+        shared.queue.push(entry.id);
+    });
+    let _ = work.await;
 }
 
 fn only_here(entry: &Entry, reason: String) -> Unconfirmed {

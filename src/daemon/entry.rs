@@ -48,8 +48,10 @@ pub(super) struct Entry {
     pub(super) id: DatabaseId,
     pub(super) path: PathBuf,
     capture: Workpiece<Database>,
-    /// No step begins any more.
+    /// No step begins any more; a replica may still need a base.
     closing: AtomicBool,
+    /// Nobody takes the database up any more.
+    ended: AtomicBool,
     /// Uploads wait for nothing any more.
     pub(super) hurry: signal::Sender<bool>,
     /// What the uploads work on; set once the database was first taken up.
@@ -90,6 +92,7 @@ impl Entry {
             id,
             capture: Workpiece::new(database, shared.queue.clone(), id),
             closing: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             hurry: signal::Sender::new(false),
             source: Mutex::new(None),
             events: Mutex::new(Events::default()),
@@ -98,10 +101,10 @@ impl Entry {
         }
     }
 
-    /// Waits for the database; `None` once the run is closing.
+    /// Waits for the database; `None` once the run has ended.
     pub(super) fn database(&self) -> Option<Held<'_, Database>> {
         let held = self.capture.lock();
-        (!self.closing.load(Ordering::SeqCst)).then_some(held)
+        (!self.ended.load(Ordering::SeqCst)).then_some(held)
     }
 
     /// Waits for the database, whatever is going on.
@@ -109,16 +112,21 @@ impl Entry {
         self.capture.lock()
     }
 
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
+    }
+
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
     }
 
-    pub(super) fn source(&self) -> Option<Source> {
-        self.source.lock().expect("no holder of this lock panics").clone()
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+        *self.source.lock().expect("no holder of this lock panics") = None;
     }
 
-    pub(super) fn forget_source(&self) {
-        *self.source.lock().expect("no holder of this lock panics") = None;
+    pub(super) fn source(&self) -> Option<Source> {
+        self.source.lock().expect("no holder of this lock panics").clone()
     }
 
     pub(super) fn keepers(&self) -> impl Iterator<Item = &Keeper> {
@@ -129,7 +137,7 @@ impl Entry {
     pub(super) fn step(self: &Arc<Self>, shared: &Arc<Shared>) {
         // If a long step or a base is at work on it, the threads are for the other databases meanwhile.
         let Some(mut database) = self.capture.lock_if_free() else { return };
-        if self.closing.load(Ordering::SeqCst) {
+        if self.is_closing() {
             return;
         }
         let log_path = database.options().log_path();

@@ -61,7 +61,7 @@ fn service(options: &Options) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::s3::Encryption;
+    use crate::storage::s3::{COPY_SIZE, Encryption};
 
     fn options(change: impl FnOnce(&mut Options)) -> Vec<(&'static str, Verdict)> {
         let mut options = Options {
@@ -75,6 +75,7 @@ mod tests {
             checksums: false,
             storage_class: None,
             part_size: 5 << 20,
+            copy_size: COPY_SIZE,
             concurrency: 5,
             encryption: Encryption::Bucket,
             tags: Vec::new(),

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::ltx::{self, Header, Level, Trailer};
-use crate::storage::{self, Body, ErrorKind, Key, LIST_PAGE, Put, PutOptions, Storage};
+use crate::storage::{self, Body, Counts, ErrorKind, Key, LIST_PAGE, Put, PutOptions, Storage};
 use crate::types::{Secret, Timestamp, Txid, TxidRange};
 
 pub use below::databases_below;
@@ -121,13 +121,25 @@ pub struct Replica {
     root: Key,
     layout: Layout,
     identities: Vec<Secret>,
+    counts: Arc<Counts>,
 }
 
 impl Replica {
     /// The replica that configuration calls `name`, below `root`, which is used
     /// as the layout says (see [`Layout`]).
     pub fn new(name: String, storage: Arc<dyn Storage>, root: Key, layout: Layout) -> Self {
-        Self { name, storage, root, layout, identities: Vec::new() }
+        Self { name, storage, root, layout, identities: Vec::new(), counts: Arc::default() }
+    }
+
+    /// The same with the counters of the storage that it was made with.
+    #[must_use]
+    pub fn with_counts(self, counts: Arc<Counts>) -> Self {
+        Self { counts, ..self }
+    }
+
+    /// What its storage was asked so far.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// The same with the age keys that open what Litestream 0.3 encrypted there.

@@ -55,7 +55,7 @@ impl Known {
     }
 
     /// Remembers; tells whether that is news.
-    fn learn(&self, conditions: Conditions) -> bool {
+    pub fn learn(&self, conditions: Conditions) -> bool {
         let number = match conditions {
             Conditions::Unknown => 0,
             Conditions::Honoured => 1,

@@ -1,5 +1,6 @@
 //! A wrapper that counts: what a storage is asked, how much it moves, how long it
-//! takes. Every attempt counts, since every attempt is paid for.
+//! takes. Every attempt counts, since every attempt is paid for. A backend that
+//! needs several requests for what it is asked counts them itself.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,9 +20,9 @@ use crate::types::Timestamp;
 pub enum Operation {
     /// A page of a listing.
     List,
-    /// A range of an object.
+    /// A range of an object, or a look at it.
     Get,
-    /// A new object.
+    /// A new object, or one part of it.
     Put,
     /// A batch of deletions.
     Delete,
@@ -89,14 +90,19 @@ impl Counts {
         &self.0[operation as usize]
     }
 
-    fn begin(self: &Arc<Self>, operation: Operation) -> Request {
+    /// For backends that need several requests for what they are asked.
+    pub(super) fn begin(self: &Arc<Self>, operation: Operation) -> Request {
         self.counter(operation).requests.fetch_add(1, Ordering::Relaxed);
         Request { counts: self.clone(), operation, begun: Instant::now(), failed: true }
+    }
+
+    pub(super) fn moved(&self, operation: Operation, bytes: usize) {
+        self.counter(operation).bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
 
 /// A request under way. Dropped before its end, it counts as failed.
-struct Request {
+pub(super) struct Request {
     counts: Arc<Counts>,
     operation: Operation,
     begun: Instant,
@@ -105,10 +111,10 @@ struct Request {
 
 impl Request {
     fn moved(&self, bytes: usize) {
-        self.counts.counter(self.operation).bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.counts.moved(self.operation, bytes);
     }
 
-    fn end<T>(mut self, outcome: Result<T>) -> Result<T> {
+    pub(super) fn end<T, E>(mut self, outcome: std::result::Result<T, E>) -> std::result::Result<T, E> {
         self.failed = outcome.is_err();
         outcome
     }
@@ -161,13 +167,9 @@ impl<S: Storage> Storage for Counted<S> {
         let request = self.counts.begin(Operation::Put);
         let counts = self.counts.clone();
         let body = match body {
-            Body::Stream(chunks) => Body::Stream(
-                chunks
-                    .inspect_ok(move |chunk| {
-                        counts.counter(Operation::Put).bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-                    })
-                    .boxed(),
-            ),
+            Body::Stream(chunks) => {
+                Body::Stream(chunks.inspect_ok(move |chunk| counts.moved(Operation::Put, chunk.len())).boxed())
+            }
             Body::Bytes(bytes) => {
                 request.moved(bytes.len());
                 Body::Bytes(bytes)

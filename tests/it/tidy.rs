@@ -14,6 +14,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("durable", &[]),
     ("disk", &[]),
     ("status", &["types"]),
+    ("serve", &[]),
     ("storage", &["types", "durable"]),
     ("replica", &["types", "ltx", "storage"]),
     ("spool", &["types", "ltx", "durable"]),

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::super::{Error, ErrorKind, Key, Result};
+use super::super::{Error, ErrorKind, Key, Operation, Result};
 use super::Bucket;
 use super::failure::{Failure, judge};
 use super::headers::ContentMd5;
@@ -47,7 +47,7 @@ impl Bucket {
             }
             request.send()
         };
-        let answer = match self.link.send(request).await {
+        let answer = match self.send(Operation::Delete, request).await {
             Ok(answer) => answer,
             Err(failure) if is_unknown(&failure) => return Ok(Batches::AreUnknown),
             Err(failure) => return Err(failure.into_error(&what())),
@@ -64,7 +64,7 @@ impl Bucket {
 
     async fn delete_one(&self, key: &Key) -> Result<()> {
         let request = |client: aws_sdk_s3::Client| client.delete_object().bucket(self.name()).key(key.as_str()).send();
-        match self.link.send(request).await {
+        match self.send(Operation::Delete, request).await {
             Ok(_) => Ok(()),
             Err(failure) if failure.verdict().kind == ErrorKind::Missing => Ok(()),
             Err(failure) => Err(self.failed("delete", key)(failure)),

@@ -8,7 +8,7 @@ use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::EncodingType;
 use percent_encoding::percent_decode_str;
 
-use super::super::{Error, ErrorKind, Key, LIST_PAGE, Object, Result};
+use super::super::{Error, ErrorKind, Key, LIST_PAGE, Object, Operation, Result};
 use super::Bucket;
 use super::failure::Failure;
 use crate::types::Timestamp;
@@ -25,7 +25,7 @@ impl Bucket {
                 let request = request.set_prefix(folder.clone()).set_continuation_token(token.clone());
                 request.set_start_after(after.filter(|_| token.is_none()).map(Key::to_string)).send()
             };
-            let page = self.link.send(request).await.map_err(|failure| failure.into_error(&what()))?;
+            let page = self.send(Operation::List, request).await.map_err(|failure| failure.into_error(&what()))?;
             let encoded = page.encoding_type() == Some(&EncodingType::Url);
             for line in page.contents() {
                 let Some(key) = line.key().and_then(|name| key(name, encoded)) else { continue };
@@ -63,7 +63,7 @@ impl Bucket {
                 let request = request.set_prefix(folder.clone()).set_key_marker(place.0.clone());
                 request.set_upload_id_marker(place.1.clone()).send()
             };
-            let page = self.link.send(request).await.map_err(|failure| failure.into_error(&what()))?;
+            let page = self.send(Operation::List, request).await.map_err(|failure| failure.into_error(&what()))?;
             let encoded = page.encoding_type() == Some(&EncodingType::Url);
             for upload in page.uploads() {
                 let Some(key) = upload.key().and_then(|name| key(name, encoded)) else { continue };
@@ -89,7 +89,7 @@ impl Bucket {
         let request = |client: aws_sdk_s3::Client| {
             client.abort_multipart_upload().bucket(self.name()).key(key.as_str()).upload_id(id).send()
         };
-        self.link.send(request).await.map(drop)
+        self.send(Operation::Delete, request).await.map(drop)
     }
 }
 

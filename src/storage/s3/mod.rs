@@ -8,6 +8,7 @@
 //! A crash can leave the parts of an unfinished upload, which listings do not
 //! show and the bucket's owner pays for. `tidy` removes those that are old.
 
+mod copy;
 mod credentials;
 mod delete;
 mod failure;
@@ -23,57 +24,90 @@ mod read;
 mod transport;
 mod trust;
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use async_trait::async_trait;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use bytes::Bytes;
-use tokio::runtime;
 
-use super::{Body, Error, Key, Object, PutOptions, Result, Storage};
+use super::{Body, Counts, Error, Key, Known, Object, Operation, PutOptions, Result, Storage};
 use crate::types::Timestamp;
 use failure::Failure;
 use link::Link;
 
-pub use options::{Credentials, Encryption, Options};
+pub use options::{COPY_SIZE, Credentials, Encryption, Options};
 
 /// A bucket as a storage.
 #[derive(Clone)]
 pub struct S3Storage(Arc<Bucket>);
 
 struct Bucket {
+    shared: Arc<Shared>,
+    counts: Arc<Counts>,
+}
+
+/// What all who use one bucket in the same way have in common.
+struct Shared {
     options: Options,
     link: Link,
     /// The service does not know batch deletion.
     deletes_singly: AtomicBool,
+    known: Known,
+}
+
+impl std::ops::Deref for Bucket {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
 }
 
 impl S3Storage {
     /// The bucket that the options name. Nothing is contacted yet.
     pub fn new(options: Options) -> Self {
-        let link = Link::new(options.clone());
-        Self(Arc::new(Bucket { options, link, deletes_singly: AtomicBool::new(false) }))
+        Self::of(Arc::new(Shared::new(options)))
     }
 
-    /// The same for everybody with these options on this runtime: thousands of
-    /// databases in one bucket need one client and one set of credentials.
+    /// The same, with one client for all who give the same options.
     pub fn shared(options: Options) -> Self {
-        type Known = Vec<(Option<runtime::Id>, Weak<Bucket>)>;
-        static KNOWN: Mutex<Known> = Mutex::new(Vec::new());
-        let here = runtime::Handle::try_current().ok().map(|runtime| runtime.id());
-        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|(_, bucket)| bucket.strong_count() > 0);
-        let same = |(there, bucket): &(_, Weak<Bucket>)| {
-            bucket.upgrade().filter(|bucket| *there == here && bucket.options == options)
-        };
-        if let Some(bucket) = known.iter().find_map(same) {
-            return Self(bucket);
-        }
-        let new = Self::new(options);
-        known.push((here, Arc::downgrade(&new.0)));
-        new
+        static ALL: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|shared| shared.strong_count() > 0);
+        let found = all.iter().filter_map(Weak::upgrade).find(|shared| shared.options == options);
+        Self::of(found.unwrap_or_else(|| {
+            let shared = Arc::new(Shared::new(options));
+            all.push(Arc::downgrade(&shared));
+            shared
+        }))
+    }
+
+    fn of(shared: Arc<Shared>) -> Self {
+        Self(Arc::new(Bucket { shared, counts: Arc::default() }))
+    }
+
+    /// Every request made through this value, as the service sees them: also the
+    /// parts of an upload.
+    pub fn counts(&self) -> &Arc<Counts> {
+        &self.0.counts
+    }
+
+    /// Whether the service honours conditions, for all who share the client.
+    pub fn known(&self) -> &Known {
+        &self.0.known
+    }
+}
+
+impl Shared {
+    fn new(options: Options) -> Self {
+        let link = Link::new(options.clone());
+        Self { options, link, deletes_singly: AtomicBool::new(false), known: Known::default() }
     }
 }
 
@@ -110,11 +144,32 @@ impl Storage for S3Storage {
     async fn tidy(&self, prefix: &Key, before: Timestamp) -> Result<u64> {
         self.0.abort_stale_uploads(prefix, before).await
     }
+
+    async fn copy(&self, from: &Key, to: &Key) -> Result<bool> {
+        copy::copy(&self.0, from, to).await
+    }
 }
 
 impl Bucket {
     fn name(&self) -> &str {
         &self.options.bucket
+    }
+
+    /// Sends a request and counts it, each time that it is sent.
+    async fn send<T, E, F>(
+        &self,
+        operation: Operation,
+        request: impl Fn(Client) -> F + Send + Sync,
+    ) -> std::result::Result<T, Failure>
+    where
+        F: Future<Output = std::result::Result<T, SdkError<E, HttpResponse>>> + Send,
+        E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+    {
+        let counted = |client| {
+            let (counted, answer) = (self.counts.begin(operation), request(client));
+            async move { counted.end(answer.await) }
+        };
+        self.link.send(counted).await
     }
 
     /// For `map_err`: what was being done to which object.

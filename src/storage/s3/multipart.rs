@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
 use super::super::retry::watched;
-use super::super::{Error, ErrorKind, Key, Progress, Put, PutOptions, Result};
+use super::super::{Error, ErrorKind, Key, Operation, Progress, Put, PutOptions, Result};
 use super::Bucket;
 use super::failure::Failure;
 use super::parts::{MOST_PARTS, Sizes, Source};
@@ -45,10 +45,20 @@ pub(super) struct Parts {
 }
 
 pub(super) async fn put(bucket: &Arc<Bucket>, key: &Key, parts: Parts, options: PutOptions) -> Result<()> {
+    with_upload(bucket, key, options, async |upload| upload.send(parts).await).await
+}
+
+/// Begins an upload, has `send` store its parts, and joins them, or gives it up.
+pub(super) async fn with_upload(
+    bucket: &Arc<Bucket>,
+    key: &Key,
+    options: PutOptions,
+    send: impl AsyncFnOnce(&Upload) -> Result<Sent>,
+) -> Result<()> {
     let id = bucket.begin(key, options).await?;
     let upload = Upload { bucket: Arc::clone(bucket), key: key.clone(), id };
     let guard = GiveUp(Some(upload.clone()));
-    let outcome = match upload.send(parts).await {
+    let outcome = match send(&upload).await {
         Ok(sent) => upload.join(sent, options.how).await,
         Err(e) => Err(e),
     };
@@ -71,23 +81,23 @@ impl Bucket {
             request.set_tagging(self.tags()).set_metadata(metadata(options)).send()
         };
         let failed = self.failed("begin to store", key);
-        let answer = self.link.send(request).await.map_err(&failed)?;
+        let answer = self.send(Operation::Put, request).await.map_err(&failed)?;
         answer.upload_id.ok_or_else(|| failed(Failure::broken("the answer names no upload")))
     }
 }
 
 /// An upload that the service knows of.
 #[derive(Clone)]
-struct Upload {
-    bucket: Arc<Bucket>,
+pub(super) struct Upload {
+    pub(super) bucket: Arc<Bucket>,
     key: Key,
-    id: String,
+    pub(super) id: String,
 }
 
 /// What the service confirmed.
-struct Sent {
-    parts: Vec<CompletedPart>,
-    length: u64,
+pub(super) struct Sent {
+    pub(super) parts: Vec<CompletedPart>,
+    pub(super) length: u64,
 }
 
 impl Upload {
@@ -125,7 +135,8 @@ impl Upload {
         for attempt in 1.. {
             // Watched by itself: the other parts would show signs of life for one that hangs.
             let progress = Progress::current().part();
-            let sent = watched(progress, async { Ok(self.bucket.link.send(request).await) }).await;
+            self.bucket.counts.moved(Operation::Put, content.len());
+            let sent = watched(progress, async { Ok(self.bucket.send(Operation::Put, request).await) }).await;
             let error = match sent {
                 Ok(Ok(answer)) => {
                     drop(memory);
@@ -157,7 +168,7 @@ impl Upload {
         let failed = self.bucket.failed("join the parts of", &self.key);
         let (mut wait, mut in_doubt) = (FIRST_WAIT, false);
         for attempt in 1.. {
-            let Err(failure) = self.bucket.link.send(request).await else { return Ok(()) };
+            let Err(failure) = self.bucket.send(Operation::Put, request).await else { return Ok(()) };
             // Joined by an earlier attempt whose answer was lost?
             let ended = failure.is("NoSuchUpload") || failure.is_taken();
             if in_doubt && ended && self.is_there(&sent).await {

@@ -27,6 +27,8 @@ pub struct Options {
     pub storage_class: Option<String>,
     /// Bytes of one part of a multipart upload. Bodies below this go up in one request.
     pub part_size: u64,
+    /// Bytes that the service copies in one request; longer objects are copied in parts of this size.
+    pub copy_size: u64,
     /// Parts of one object under way at a time.
     pub concurrency: usize,
     /// Who encrypts what is stored.
@@ -38,6 +40,9 @@ pub struct Options {
     /// `None`: those of the environment, the shared profile, web identity, ECS or EC2.
     pub credentials: Option<Credentials>,
 }
+
+/// What S3 copies in one request: 5 GiB.
+pub const COPY_SIZE: u64 = 5 << 30;
 
 /// Without the values of headers, which may be secrets of a proxy.
 impl fmt::Debug for Options {

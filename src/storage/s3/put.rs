@@ -9,13 +9,13 @@ use bytes::Bytes;
 use md5::{Digest, Md5};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::super::{Body, Error, ErrorKind, Key, Put, PutOptions, Result};
+use super::super::{Body, Error, ErrorKind, Key, Operation, Put, PutOptions, Result};
 use super::parts::{Sizes, Source};
 use super::{Bucket, Encryption, multipart};
-use crate::types::Secret;
+use crate::types::{Secret, Timestamp};
 
 /// The metadata that carries the time of the content, as Litestream names it.
-const TIMESTAMP: &str = "litestream-timestamp";
+pub(super) const TIMESTAMP: &str = "litestream-timestamp";
 
 pub(super) async fn put(bucket: &Arc<Bucket>, key: &Key, body: Body, options: PutOptions) -> Result<()> {
     if *key == Key::ROOT {
@@ -45,7 +45,8 @@ impl Bucket {
             let signed = self.options.sign_payload;
             async move { if signed { request.send().await } else { request.disable_payload_signing().send().await } }
         };
-        match self.link.send(request).await {
+        self.counts.moved(Operation::Put, content.len());
+        match self.send(Operation::Put, request).await {
             Ok(_) => Ok(()),
             Err(failure) if options.how == Put::New && failure.is_taken() => Err(Error::exists(key)),
             Err(failure) => Err(self.failed("store", key)(failure)),
@@ -78,6 +79,12 @@ pub(super) fn condition(how: Put) -> Option<String> {
 
 pub(super) fn metadata(options: PutOptions) -> Option<std::collections::HashMap<String, String>> {
     options.timestamp.map(|time| [(TIMESTAMP.to_owned(), time.to_string())].into())
+}
+
+/// What [`metadata`] wrote.
+pub(super) fn timestamp(text: &str) -> Option<Timestamp> {
+    let time: jiff::Timestamp = text.parse().ok()?;
+    Some(Timestamp::from_millis(time.as_millisecond()))
 }
 
 /// The MD5 of a customer's key, by which the service sees that it came over

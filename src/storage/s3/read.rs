@@ -3,9 +3,10 @@
 use std::ops::Range;
 
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use bytes::{Bytes, BytesMut};
 
-use super::super::{Error, ErrorKind, Key, Result};
+use super::super::{Error, ErrorKind, Key, Operation, Result};
 use super::failure::Failure;
 use super::{Bucket, Encryption};
 
@@ -66,7 +67,7 @@ impl Bucket {
             let request = request.set_sse_customer_algorithm(algorithm).set_sse_customer_key(secret);
             request.set_sse_customer_key_md5(digest).send()
         };
-        let answer = match self.link.send(request).await {
+        let answer = match self.send(Operation::Get, request).await {
             Ok(answer) => answer,
             Err(failure) if failure.status == Some(416) || failure.is("InvalidRange") => {
                 return Err(Error::out_of_range(key, range, self.size(key).await?));
@@ -100,6 +101,7 @@ impl Bucket {
         while bytes.len() < wanted {
             match body.next().await {
                 Some(Ok(mut chunk)) => {
+                    self.counts.moved(Operation::Get, chunk.len());
                     let skipped = skip.min(chunk.len());
                     skip -= skipped;
                     let _ = chunk.split_to(skipped);
@@ -121,16 +123,21 @@ impl Bucket {
 
     /// The length and the ETag of an object.
     pub(super) async fn head(&self, key: &Key) -> Result<(u64, Option<String>), Failure> {
+        let answer = self.look(key).await?;
+        let size = answer.content_length().and_then(|size| u64::try_from(size).ok());
+        let size = size.ok_or_else(|| Failure::broken("the answer has no length"))?;
+        Ok((size, answer.e_tag().map(str::to_owned)))
+    }
+
+    /// What is known of an object.
+    pub(super) async fn look(&self, key: &Key) -> Result<HeadObjectOutput, Failure> {
         let request = |client: aws_sdk_s3::Client| {
             let request = client.head_object().bucket(self.name()).key(key.as_str());
             let (algorithm, secret, digest) = self.customer_key();
             let request = request.set_sse_customer_algorithm(algorithm).set_sse_customer_key(secret);
             request.set_sse_customer_key_md5(digest).send()
         };
-        let answer = self.link.send(request).await?;
-        let size = answer.content_length().and_then(|size| u64::try_from(size).ok());
-        let size = size.ok_or_else(|| Failure::broken("the answer has no length"))?;
-        Ok((size, answer.e_tag().map(str::to_owned)))
+        self.send(Operation::Get, request).await
     }
 
     /// Algorithm, key and digest, if it is us who keep the key.

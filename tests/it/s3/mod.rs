@@ -2,6 +2,7 @@
 //! `s3s` crate's, the store and its bad days are ours.
 
 mod backend;
+mod copies;
 mod daemon;
 pub(crate) mod moto;
 pub(crate) mod server;
@@ -9,7 +10,7 @@ mod store;
 
 pub(crate) use server::{BUCKET, Faults, Server};
 
-use brooklet::storage::s3::{Credentials, Encryption, Options};
+use brooklet::storage::s3::{COPY_SIZE, Credentials, Encryption, Options};
 use brooklet::types::Secret;
 
 /// The options of a client that the server lets in.
@@ -25,6 +26,7 @@ pub(crate) fn options(server: &Server) -> Options {
         checksums: false,
         storage_class: None,
         part_size: 5 << 20,
+        copy_size: COPY_SIZE,
         concurrency: 3,
         encryption: Encryption::Bucket,
         tags: Vec::new(),

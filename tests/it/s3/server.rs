@@ -75,6 +75,8 @@ pub(crate) struct Faults {
     pub(crate) region: Option<&'static str>,
     /// Who is let in instead of `ACCESS_KEY`.
     pub(crate) renewed_key: Option<String>,
+    /// `HeadObject` does not find this object.
+    pub(crate) hide: Option<String>,
     /// Listings come in pages of this size.
     pub(crate) list_page: Option<usize>,
     /// All parts but the last are at least this long.
@@ -100,6 +102,7 @@ impl Default for Faults {
             keep: None,
             region: None,
             renewed_key: None,
+            hide: None,
             list_page: None,
             least_part: 5 << 20,
         }
@@ -429,6 +432,7 @@ fn error(status: u16, code: &str) -> HttpResponse {
 fn operation<T>(request: &hyper::Request<T>) -> &'static str {
     let query = request.uri().query().unwrap_or_default();
     let has = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
+    let copies = request.headers().contains_key("x-amz-copy-source");
     let method = request.method().as_str();
     match method {
         "GET" if has("list-type") => "ListObjectsV2",
@@ -436,7 +440,9 @@ fn operation<T>(request: &hyper::Request<T>) -> &'static str {
         "GET" if has("location") => "GetBucketLocation",
         "GET" => "GetObject",
         "HEAD" => "HeadObject",
+        "PUT" if has("partNumber") && copies => "UploadPartCopy",
         "PUT" if has("partNumber") => "UploadPart",
+        "PUT" if copies => "CopyObject",
         "PUT" => "PutObject",
         "POST" if has("delete") => "DeleteObjects",
         "POST" if has("uploads") => "CreateMultipartUpload",

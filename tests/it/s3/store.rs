@@ -149,6 +149,20 @@ impl Front {
         self.0.store.0.lock().unwrap()
     }
 
+    /// What is to be copied, if its key is given.
+    fn source(
+        &self,
+        source: &dto::CopySource,
+        algorithm: Option<&String>,
+        key: Option<&String>,
+        md5: Option<&String>,
+    ) -> S3Result<Stored> {
+        let dto::CopySource::Bucket { key: name, .. } = source else { return Err(s3_error!(NotImplemented)) };
+        let stored = self.state().objects.get(&**name).cloned().ok_or_else(|| s3_error!(NoSuchKey))?;
+        let_in(&stored, customer(algorithm, key, md5)?.as_ref())?;
+        Ok(stored)
+    }
+
     fn only_new(&self, condition: Option<&ETagCondition>) -> S3Result<bool> {
         if self.0.faults().ignore_conditions {
             return Ok(false);
@@ -194,7 +208,9 @@ impl S3 for Front {
         request: S3Request<dto::HeadObjectInput>,
     ) -> S3Result<S3Response<dto::HeadObjectOutput>> {
         let input = request.input;
-        let stored = self.state().objects.get(&input.key).cloned().ok_or_else(|| s3_error!(NoSuchKey))?;
+        let hidden = self.0.faults().hide.as_ref() == Some(&input.key);
+        let stored = self.state().objects.get(&input.key).filter(|_| !hidden).cloned();
+        let stored = stored.ok_or_else(|| s3_error!(NoSuchKey))?;
         let key = customer(
             input.sse_customer_algorithm.as_ref(),
             input.sse_customer_key.as_ref(),
@@ -321,6 +337,61 @@ impl S3 for Front {
         }
         let errors = (!errors.is_empty()).then_some(errors);
         Ok(S3Response::new(dto::DeleteObjectsOutput { errors, ..Default::default() }))
+    }
+
+    async fn copy_object(
+        &self,
+        request: S3Request<dto::CopyObjectInput>,
+    ) -> S3Result<S3Response<dto::CopyObjectOutput>> {
+        let only_new = request.headers.get("if-none-match").is_some() && !self.0.faults().ignore_conditions;
+        let input = request.input;
+        let source = self.source(
+            &input.copy_source,
+            input.copy_source_sse_customer_algorithm.as_ref(),
+            input.copy_source_sse_customer_key.as_ref(),
+            input.copy_source_sse_customer_key_md5.as_ref(),
+        )?;
+        let customer_key = customer(
+            input.sse_customer_algorithm.as_ref(),
+            input.sse_customer_key.as_ref(),
+            input.sse_customer_key_md5.as_ref(),
+        )?;
+        let replaces_tags = input.tagging_directive.is_some_and(|directive| directive.as_str() == "REPLACE");
+        let stored = Stored {
+            etag: digest(&source.bytes),
+            storage_class: input.storage_class.map(|class| class.as_str().to_owned()),
+            tagging: if replaces_tags { input.tagging } else { source.tagging.clone() },
+            kms_key: input.ssekms_key_id,
+            customer_key,
+            ..source
+        };
+        let etag = self.state().put(input.key, stored, only_new)?;
+        let result = dto::CopyObjectResult { e_tag: Some(etag), ..Default::default() };
+        Ok(S3Response::new(dto::CopyObjectOutput { copy_object_result: Some(result), ..Default::default() }))
+    }
+
+    async fn upload_part_copy(
+        &self,
+        request: S3Request<dto::UploadPartCopyInput>,
+    ) -> S3Result<S3Response<dto::UploadPartCopyOutput>> {
+        let input = request.input;
+        let source = self.source(
+            &input.copy_source,
+            input.copy_source_sse_customer_algorithm.as_ref(),
+            input.copy_source_sse_customer_key.as_ref(),
+            input.copy_source_sse_customer_key_md5.as_ref(),
+        )?;
+        let range = input.copy_source_range.as_deref().and_then(|range| range.strip_prefix("bytes="));
+        let (first, last) = range.and_then(|range| range.split_once('-')).ok_or_else(|| s3_error!(InvalidArgument))?;
+        let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
+        let bytes = source.bytes.get(first..=last).map(Bytes::copy_from_slice);
+        let bytes = bytes.ok_or_else(|| s3_error!(InvalidRange))?;
+        let mut state = self.state();
+        let upload = state.upload(&input.upload_id, &input.key)?;
+        let etag = digest(&bytes);
+        upload.parts.insert(input.part_number, (etag.clone(), bytes, None));
+        let result = dto::CopyPartResult { e_tag: Some(ETag::Strong(etag)), ..Default::default() };
+        Ok(S3Response::new(dto::UploadPartCopyOutput { copy_part_result: Some(result), ..Default::default() }))
     }
 
     async fn create_multipart_upload(
