@@ -119,7 +119,7 @@ impl Watcher {
         match heard {
             Ok(Heard::Change) => {}
             Ok(Heard::Overflow) => {
-                tracing::warn!("more has changed in directories than the system could tell: looking")
+                tracing::warn!("more has changed in directories than the system could tell: looking");
             }
             Err(error) => {
                 self.news = None;
