@@ -138,6 +138,9 @@ pub enum Changed {
     Already,
 }
 
+/// Uploads that begin at the same time. Each needs up to a few hundred kilobytes at first.
+const UPLOADS_AT_ONCE: usize = 64;
+
 /// The running daemon.
 pub struct Daemon {
     shared: Arc<Shared>,
@@ -154,6 +157,8 @@ struct Shared {
     runtime: tokio::runtime::Handle,
     stopping_retry: Duration,
     started: Instant,
+    /// Permits for uploads that have just begun.
+    turns: tokio::sync::Semaphore,
     /// What all databases share.
     limits: Limits,
     /// Permits for upkeep. The bound on memory and traffic of its jobs is theirs times this.
@@ -178,6 +183,7 @@ impl Daemon {
             runtime: tokio::runtime::Handle::current(),
             stopping_retry: settings.stopping_retry,
             started: Instant::now(),
+            turns: tokio::sync::Semaphore::new(UPLOADS_AT_ONCE),
             limits: Limits {
                 disks: Arc::new(Disks::new(settings.disk_free_floor)),
                 spools: Some(Arc::new(Together::new(settings.spool_max_bytes))),
