@@ -133,7 +133,7 @@ impl BaseReader {
             return Err(Error::BaseMismatch);
         }
         encoder.finish()?;
-        Ok(Some(self.out.take()))
+        Ok(Some(std::mem::take(&mut *self.out.0.lock().expect("no holder of this lock panics"))))
     }
 }
 

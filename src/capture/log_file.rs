@@ -166,8 +166,8 @@ impl LogFile {
         let bytes = frame_end(to, self.page_size) - frame_end(scanner.frame(), self.page_size);
         let keep = bytes <= keep.min(limit);
         let size = self.frame_size();
-        let mut buffer =
-            vec![0u8; if keep { usize::try_from(bytes).unwrap_or(CHUNK) } else { (CHUNK / size).max(1) * size }];
+        let whole = usize::try_from(bytes).unwrap_or(CHUNK);
+        let mut buffer = vec![0u8; if keep { whole } else { whole.min((CHUNK / size).max(1) * size) }];
         let mut newest = Newest::default();
         let mut page_count = 0;
         let mut commits = 0;
