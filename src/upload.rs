@@ -15,9 +15,9 @@
 //! what arrives meanwhile goes into the next.
 
 mod claims;
+mod prepare;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -26,7 +26,7 @@ use bytes::Bytes;
 use futures::stream;
 
 use crate::capture::Base;
-use crate::ltx::{self, Decoder, Encoding, Level};
+use crate::ltx::{self, Encoding, Level};
 use crate::replica;
 use crate::replica::{Listing, PutError, Replica, Segment, Shelf};
 use crate::spool::{Pending, Seq, Spool, Spooled};
@@ -35,13 +35,10 @@ use crate::types::{Generation, Timestamp, Txid, TxidRange};
 
 pub use claims::Claims;
 use claims::Remembered;
+use prepare::{BATCH_SEGMENTS, Prepared, Unprepared, prepare};
 
 /// Most bytes of spooled segments that go into one object, at least one segment.
 const BATCH_BYTES: u64 = 64 << 20;
-/// Most segments that go into one object: each costs an open file and a page while merging.
-const BATCH_SEGMENTS: usize = 128;
-/// Objects made of fewer spooled bytes than this are built in memory, others on disk.
-const IN_MEMORY: u64 = 8 << 20;
 
 /// No upload takes longer, so what is older and not finished never will be.
 const LONGEST_UPLOAD: Duration = Duration::from_secs(24 * 3600);
@@ -185,42 +182,6 @@ struct Opened {
     whole: bool,
     /// The captured batch that the replica ends with; `None` = not one of ours.
     confirmed: Option<Confirmed>,
-}
-
-struct Prepared {
-    txid: Txid,
-    through: Seq,
-    timestamp: Timestamp,
-    header: ltx::Header,
-    size: u64,
-    body: PreparedBody,
-}
-
-enum PreparedBody {
-    Memory(Bytes),
-    Disk(crate::durable::Draft),
-}
-
-impl Prepared {
-    fn segment(&self) -> Segment {
-        let txids = TxidRange::single(self.txid);
-        Segment { level: Level::L0, txids, size: self.size, created: self.timestamp }
-    }
-
-    fn body(&self) -> Body {
-        match &self.body {
-            PreparedBody::Memory(bytes) => Body::Bytes(bytes.clone()),
-            PreparedBody::Disk(draft) => Body::File(PathBuf::from(draft.path())),
-        }
-    }
-
-    /// Whether it can be put again.
-    fn is_at_hand(&self) -> bool {
-        match &self.body {
-            PreparedBody::Memory(_) => true,
-            PreparedBody::Disk(draft) => draft.path().exists(),
-        }
-    }
 }
 
 impl Uploader {
@@ -565,61 +526,6 @@ impl Uploader {
 /// merging and lifecycle rules remove from there what higher levels hold.
 fn newest_at(listing: &Listing, position: Txid) -> Option<&Segment> {
     listing.segments().find(|segment| segment.txids.max() == position)
-}
-
-/// Why spooled segments did not become an object.
-enum Unprepared {
-    /// They are damaged or gone, up to and including `through`.
-    Unusable { through: Seq, error: ltx::Error },
-    /// Something else failed, which says nothing about them: no room, too many open files.
-    Passing(ltx::Error),
-}
-
-/// Merges spooled segments into one object for `txid`.
-async fn prepare(
-    spool: Arc<Spool>,
-    segments: Vec<Spooled>,
-    txid: Txid,
-    encoding: Encoding,
-) -> Result<Prepared, Unprepared> {
-    let through = segments.last().map_or(Seq::FIRST, |s| s.seq);
-    let work = tokio::task::spawn_blocking(move || merge(&spool, &segments, txid, encoding));
-    let error = match work.await {
-        Ok(Ok(prepared)) => return Ok(prepared),
-        Ok(Err(error)) => error,
-        Err(error) => ltx::Error::Io(std::io::Error::other(error)),
-    };
-    Err(match &error {
-        ltx::Error::Io(cause) if cause.kind() != std::io::ErrorKind::NotFound => Unprepared::Passing(error),
-        _ => Unprepared::Unusable { through, error },
-    })
-}
-
-fn merge(spool: &Spool, segments: &[Spooled], txid: Txid, encoding: Encoding) -> Result<Prepared, ltx::Error> {
-    let open = |segment: &Spooled| {
-        let decoder = Decoder::new(spool.reader(segment.seq).map_err(ltx::Error::Io)?)?;
-        match *decoder.header() == segment.header {
-            true => Ok(decoder),
-            false => Err(ltx::Error::Header { reason: "it is not the one that was captured" }),
-        }
-    };
-    let inputs = segments.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-    let newest = segments.last().ok_or(ltx::Error::NothingToMerge)?;
-    let txids = TxidRange::single(txid);
-    let bytes: u64 = segments.iter().map(|s| s.size).sum();
-    let headers: Vec<ltx::Header> = inputs.iter().map(|input| *input.header()).collect();
-    let header = ltx::merged_header(&headers, txids)?;
-    let (body, size) = if bytes <= IN_MEMORY {
-        let (out, finished) = ltx::merge(inputs, Vec::new(), txids, encoding)?;
-        (PreparedBody::Memory(out.into()), finished.size)
-    } else {
-        const BUFFER: usize = 256 * 1024;
-        let draft = spool.scratch("upload").map_err(ltx::Error::Io)?;
-        let out = std::io::BufWriter::with_capacity(BUFFER, draft);
-        let (out, finished) = ltx::merge(inputs, out, txids, encoding)?;
-        (PreparedBody::Disk(out.into_inner().map_err(|e| ltx::Error::Io(e.into_error()))?), finished.size)
-    };
-    Ok(Prepared { txid, through: newest.seq, timestamp: newest.header.timestamp, header, size, body })
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use crate::upload::{Advanced, Claims, Error, Uploader};
 /// First wait after a failure; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(500);
 /// No wait after a failure is longer: after an outage the backlog must not sit idle.
-const RETRY_MAX: Duration = Duration::from_secs(15);
+const RETRY_MAX: Duration = Duration::from_secs(8);
 
 /// Nor longer than this after a failure on this machine, such as a full disk.
 const RETRY_MAX_LOCAL: Duration = Duration::from_secs(4);

@@ -33,9 +33,9 @@ const ATTEMPTS: u32 = 7;
 /// The longest wait before the second attempt; doubles with each further one.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 
-/// No wait before repeating an upload is longer: after an outage the backlog
-/// must not sit idle.
-const UPLOAD_WAIT_CAP: Duration = Duration::from_secs(15);
+/// No wait before repeating an upload is longer: ten seconds after an outage the
+/// backlog is to be gone.
+const UPLOAD_WAIT_CAP: Duration = Duration::from_secs(8);
 
 /// No wait before repeating anything else is longer: somebody waits for it.
 const WAIT_CAP: Duration = Duration::from_secs(5);
@@ -309,7 +309,7 @@ mod tests {
         let tenths = |waits: Vec<Duration>| waits.iter().map(|wait| (wait.as_millis() + 50) / 100).collect::<Vec<_>>();
         let (retry_put, scripted) = retry(u64::MAX, fails(ErrorKind::Later));
         retry_put.put(&Key::ROOT, bytes(), NEW).await.unwrap_err();
-        assert_eq!(tenths(scripted.waits()), [5, 10, 20, 40, 80, 150]);
+        assert_eq!(tenths(scripted.waits()), [5, 10, 20, 40, 80, 80]);
         let (retry_get, scripted) = retry(u64::MAX, fails(ErrorKind::Later));
         retry_get.get(&Key::ROOT, 0..1).await.unwrap_err();
         assert_eq!(tenths(scripted.waits()), [5, 10, 20, 40, 50, 50]);

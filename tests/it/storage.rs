@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 use brooklet::replica::{Layout, Spellings};
 use brooklet::storage::s3::{Options, S3Storage};
 use brooklet::storage::{
-    Body, Counted, Counts, ErrorKind, FileStorage, Key, LIST_PAGE, MemoryStorage, Object, Operation, Put, PutOptions,
-    Result, Retry, Storage,
+    Body, Conditional, Counted, Counts, ErrorKind, FileStorage, Key, Known, LIST_PAGE, MemoryStorage, Object,
+    Operation, Put, PutOptions, Result, Retry, Storage,
 };
 use brooklet::types::Timestamp;
 use bytes::Bytes;
@@ -69,6 +69,35 @@ impl Place {
             options.bucket = bucket;
         });
         Some(place)
+    }
+
+    /// Any server, to try by hand: its bucket is emptied before each promise, so they must run one at a time.
+    fn by_hand() -> Option<Self> {
+        let variable = |name: &str| std::env::var(name).ok();
+        let Some((endpoint, bucket)) = variable("TEST_S3_ENDPOINT").zip(variable("TEST_S3_BUCKET_TO_EMPTY")) else {
+            println!("skipped: TEST_S3_ENDPOINT and TEST_S3_BUCKET_TO_EMPTY are not set");
+            return None;
+        };
+        let place = Self::s3(|options| {
+            options.region = None;
+            options.endpoint = Some(endpoint);
+            options.bucket = bucket;
+            options.credentials = None;
+        });
+        let storage = Arc::clone(&place.storage);
+        let empty = async move {
+            loop {
+                let keys: Vec<Key> = storage.list(&Key::ROOT, None).await.unwrap().into_iter().map(|o| o.key).collect();
+                if keys.is_empty() {
+                    break;
+                }
+                storage.delete(&keys).await.unwrap();
+            }
+        };
+        // Not in the runtime of the test, which is busy with this.
+        std::thread::spawn(|| tokio::runtime::Runtime::new().unwrap().block_on(empty)).join().unwrap();
+        let known = Known::default();
+        Some(Self { storage: Arc::new(Conditional::new(place.storage, "by hand", known)), ..place })
     }
 
     fn with_faults(self, change: impl FnOnce(&mut Faults)) -> Self {
@@ -428,8 +457,9 @@ suite! {
     s3_in_parts: Place::s3_in_parts();
     s3_with_short_pages: Place::s3(|_| {}).with_faults(|faults| faults.list_page = Some(7));
     retried_s3: Place::s3(|_| {}).retried_at_once();
-    throttled_s3: Place::s3(|_| {}).with_faults(|faults| faults.slow_down_every = Some(5)).retried_at_once();
+    throttled_s3: Place::s3(|_| {}).with_faults(|faults| faults.slow_down_every = Some(11)).retried_at_once();
     s3_cut_short: Place::s3(|_| {}).with_faults(|faults| faults.cut_after = Some(100_000)).retried_at_once();
     s3_of_moto: Place::moto();
-    throttled_s3_in_parts: Place::s3_in_parts().with_faults(|faults| faults.slow_down_every = Some(7)).retried_at_once();
+    s3_by_hand: Place::by_hand();
+    throttled_s3_in_parts: Place::s3_in_parts().with_faults(|faults| faults.slow_down_every = Some(13)).retried_at_once();
 }

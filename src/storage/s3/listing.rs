@@ -23,7 +23,9 @@ impl Bucket {
             let request = |client: aws_sdk_s3::Client| {
                 let request = client.list_objects_v2().bucket(self.name()).encoding_type(EncodingType::Url);
                 let request = request.set_prefix(folder.clone()).set_continuation_token(token.clone());
-                request.set_start_after(after.filter(|_| token.is_none()).map(Key::to_string)).send()
+                // Garage lists nothing if asked to start before the folder.
+                let start = after.filter(|after| token.is_none() && after.is_in(prefix));
+                request.set_start_after(start.map(Key::to_string)).send()
             };
             let page = self.send(Operation::List, request).await.map_err(|failure| failure.into_error(&what()))?;
             let encoded = page.encoding_type() == Some(&EncodingType::Url);
