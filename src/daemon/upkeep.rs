@@ -157,23 +157,3 @@ fn note(shared: &Shared, entry: &Entry, replica: usize, error: Option<String>) {
         None => {}
     }
 }
-
-#[cfg(test)]
-mod sizes {
-    #[test]
-    fn show_sizes() {
-        use super::*;
-        println!("Entry {}", size_of::<Entry>());
-        println!("Keeper {}", size_of::<Keeper>());
-        println!("Upkeep {}", size_of::<Upkeep>());
-        println!("Shipping {}", size_of::<Shipping>());
-        println!("Job {}", size_of::<super::super::Job>());
-        println!("Database {}", size_of::<crate::capture::Database>());
-        println!("Replica {}", size_of::<Replica>());
-        println!("Options {}", size_of::<crate::capture::Options>());
-        fn of<F>(_: impl FnOnce(&'static Arc<Shared>, &'static Arc<Entry>) -> F) -> usize { size_of::<F>() }
-        println!("run {}", of(|s, e| run(s, e, 0)));
-        println!("facts {}", size_of::<crate::status::DatabaseFacts>());
-        println!("uploader {}", size_of::<crate::upload::Uploader>());
-    }
-}
