@@ -133,7 +133,7 @@ impl BaseReader {
             return Err(Error::BaseMismatch);
         }
         encoder.finish()?;
-        Ok(Some(std::mem::take(&mut *self.out.0.lock().expect("no holder of this lock panics"))))
+        Ok(Some(self.out.take()))
     }
 }
 
@@ -147,8 +147,7 @@ impl Pipe {
     }
 
     fn take(&self) -> Vec<u8> {
-        let mut bytes = self.0.lock().expect("no holder of this lock panics");
-        std::mem::replace(&mut *bytes, Vec::with_capacity(PIECE + PIECE / 8))
+        std::mem::take(&mut *self.0.lock().expect("no holder of this lock panics"))
     }
 }
 

@@ -84,7 +84,7 @@ impl PageMap {
     ) -> Result<(File, State), E> {
         durable::point("page-map::create")?;
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(draft)?;
-        let mut block: Vec<u8> = Vec::with_capacity(BLOCK * 8);
+        let mut block: Vec<u8> = Vec::new();
         let mut at = ENTRIES;
         let mut total = RollingChecksum::default();
         let mut count = 0u32;

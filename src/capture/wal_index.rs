@@ -208,6 +208,12 @@ pub fn take_little_memory(connection: &mut Connection) -> Result<(), Code> {
     if code == ffi::SQLITE_OK { Ok(()) } else { Err(Code(code)) }
 }
 
+/// Gives back the cached pages that the connection does not need at the moment.
+pub fn forget_pages(connection: &mut Connection) {
+    // SAFETY: the handle is live and ours alone; the call only frees what is not in use.
+    unsafe { ffi::sqlite3_db_release_memory(connection.handle()) };
+}
+
 /// Makes the connection leave the log alone: it stays when the last connection
 /// closes, it is not checkpointed then, and never after a commit of ours.
 ///

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -179,8 +180,15 @@ async fn synced_once(daemon: &Daemon) -> Result<(), CliError> {
         }
         // The daemon outlives this wait, so the sender is there.
         let _ = changes.changed().await;
+        // Each look is at all of them: thousands of changes are not worth thousands of looks.
+        if facts.len() > FEW {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 }
+
+/// Databases that are looked at after every change.
+const FEW: usize = 100;
 
 fn trouble(facts: &DatabaseFacts) -> Option<CliError> {
     let path = facts.path.display();
