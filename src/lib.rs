@@ -19,22 +19,27 @@
 //!
 //! `disk` tells how much room there is for local state.
 //! `serve` speaks HTTP for whoever has something to answer.
+//! `serve` speaks HTTP for whoever has something to answer, and `control` is what
+//! a daemon and the commands that ask it say to each other.
 //!
 //! `types` are the nouns. `config`, `daemon` and `cli` open doors and read what
-//! the rooms pin up in `status`.
+//! the rooms pin up in `status`; `health` says whether one can sleep.
 
 pub mod audit;
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod daemon;
 pub mod directory;
 pub mod disk;
 pub mod doctor;
 pub mod drill;
 pub mod durable;
+pub mod health;
 pub mod legacy;
 pub mod ltx;
+pub mod observe;
 pub mod replica;
 pub mod restore;
 pub mod serve;

@@ -12,6 +12,8 @@
 //! A crash can leave drafts, which opening removes: a file that was never
 //! published was never promised to anyone.
 
+mod uploaded;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -23,6 +25,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use crate::durable;
 use crate::ltx;
 use crate::types::{Checksum, Generation, Timestamp, Txid, TxidRange};
+
+pub use uploaded::Uploaded;
 
 /// One batch captured from a database on this machine. The state in which a
 /// history begins has a number too, so segments count from 2. A new history goes
@@ -52,7 +56,8 @@ impl Seq {
         Self(self.0.checked_add(1).expect("fewer than 2^64 batches"))
     }
 
-    fn before(self) -> Option<Self> {
+    /// The batch before this.
+    pub fn before(self) -> Option<Self> {
         Self::new(self.get() - 1)
     }
 
@@ -132,6 +137,8 @@ struct Inner {
     bytes: u64,
     /// Everything through here has left the spool.
     floor: Option<Point>,
+    /// Every replica has what is here up to this one.
+    spare: Option<Seq>,
 }
 
 /// The default budget, unless 5 % of the file system is less.
@@ -169,7 +176,7 @@ impl Spool {
             .and_then(|first| Some(Point { seq: first.seq.before()?, checksum: first.proof()?.0, timestamp: None }));
         let bytes = segments.values().map(|s| s.size).sum();
         let budget = budget.unwrap_or_else(|| default_budget(dir));
-        let inner = Mutex::new(Inner { segments, bytes, floor });
+        let inner = Mutex::new(Inner { segments, bytes, floor, spare: None });
         let allowance = AtomicU64::new(u64::MAX);
         Ok((Self { dir: dir.to_owned(), budget, allowance, together: OnceLock::new(), inner }, opened))
     }
@@ -212,7 +219,7 @@ impl Spool {
     }
 
     /// Makes a segment durable and visible. Returns how many of the oldest
-    /// segments had to go to keep the budget.
+    /// segments had to go to keep the budget, of those that some replica lacks.
     ///
     /// # Errors
     /// From the file system; the segment is then not in the spool.
@@ -240,7 +247,7 @@ impl Spool {
         while inner.bytes > self.budget() {
             let Some(oldest) = inner.segments.keys().next().copied() else { break };
             self.drop_one(inner, oldest)?;
-            dropped += 1;
+            dropped += usize::from(inner.spare.is_none_or(|spare| oldest > spare));
         }
         Ok(dropped)
     }
@@ -319,6 +326,13 @@ impl Spool {
         }
     }
 
+    /// Segments and bytes here of what comes after batch `seq`, or of everything.
+    pub fn size_after(&self, seq: Option<Seq>) -> (usize, u64) {
+        let inner = self.lock();
+        let segments = inner.segments.range(seq.map_or(Seq::FIRST, Seq::next)..);
+        segments.fold((0, 0), |(count, bytes), (_, segment)| (count + 1, bytes + segment.size))
+    }
+
     /// The newest batch that is here or has been.
     pub fn newest(&self) -> Option<Seq> {
         let inner = self.lock();
@@ -346,6 +360,12 @@ impl Spool {
     /// From the file system.
     pub fn scratch(&self, name: &str) -> io::Result<durable::Draft> {
         Ok(durable::Draft::create(&self.dir.join(name), durable::PRIVATE_FILE)?)
+    }
+
+    /// Every replica has the segments up to this one.
+    pub fn spare_through(&self, seq: Seq) {
+        let mut inner = self.lock();
+        inner.spare = inner.spare.max(Some(seq));
     }
 
     /// Drops segments that every replica has.
@@ -492,7 +512,7 @@ mod tests {
     use super::*;
     use crate::types::{PageSize, Pgno};
 
-    fn sum(n: u64) -> Checksum {
+    pub(super) fn sum(n: u64) -> Checksum {
         Checksum::from_crc(n)
     }
 
@@ -500,12 +520,12 @@ mod tests {
         Generation::new(9).unwrap()
     }
 
-    fn open(dir: &Path) -> Spool {
+    pub(super) fn open(dir: &Path) -> Spool {
         Spool::open(dir, None, 0o700).unwrap().0
     }
 
     /// Batch `seq` leads from checksum `seq - 1` to checksum `seq`.
-    fn add(spool: &Spool, seq: u64) -> usize {
+    pub(super) fn add(spool: &Spool, seq: u64) -> usize {
         add_between(spool, seq, sum(seq - 1), sum(seq))
     }
 
@@ -655,6 +675,8 @@ mod tests {
         assert_eq!(pending(&spool, 2), Some(vec![3, 4]));
         assert_eq!(pending(&spool, 1), None);
         assert!(spool.bytes() <= one * 2);
+        spool.spare_through(Seq::new(3).unwrap());
+        assert_eq!((add(&spool, 5), add(&spool, 6)), (0, 1), "what every replica has is no loss");
     }
 
     #[test]

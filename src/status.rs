@@ -2,15 +2,26 @@
 //!
 //! Plain facts, pinned up by whoever knows them and read by whoever asks. Nothing
 //! here decides anything. Watching it is how one waits for "confirmed everywhere".
+//!
+//! Always true: since when something is as it is, and since when a commit waits for
+//! a replica, is noted here and by nobody else, at the moment the news arrives.
+
+mod arrivals;
+mod tally;
+mod work;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 
 use crate::types::{Generation, Timestamp, Txid};
+
+pub use arrivals::Arrivals;
+pub use tally::{RESTORES, Tally};
+pub use work::{BARRIER_BOUNDS, Barriers, Work};
 
 /// A database's place on the board. It is never given to another one, not even
 /// to the same file when that is taken up again after it was let go.
@@ -21,6 +32,11 @@ impl DatabaseId {
     /// The one with that number; the board counts from 0.
     pub const fn new(number: u64) -> Self {
         Self(number)
+    }
+
+    /// The number.
+    pub const fn get(self) -> u64 {
+        self.0
     }
 }
 
@@ -51,11 +67,28 @@ pub struct Captured {
     pub timestamp: Timestamp,
 }
 
+/// What the last look at the log showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Committed frames in the log.
+    pub frames: u32,
+    /// Bytes of the log up to there.
+    pub bytes: u64,
+    /// Since when the oldest commit that is not captured is known; `None`: all are captured.
+    pub uncaptured: Option<Instant>,
+    /// The read transaction that keeps the log from restarting unseen is open.
+    pub guard: bool,
+}
+
 /// What one replica is known to have.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct ReplicaFacts {
     /// What configuration calls it.
     pub name: String,
+    /// What kind of storage it is in.
+    pub kind: &'static str,
+    /// Objects are at least this far apart.
+    pub interval: Duration,
     /// The newest TXID on it.
     pub txid: Option<Txid>,
     /// The captured batch that it ends with.
@@ -70,6 +103,14 @@ pub struct ReplicaFacts {
     pub upkeep_error: Option<String>,
     /// What rehearsals of a restore have shown; `None` before the first.
     pub drill: Option<DrillFacts>,
+    /// Since when the oldest captured commit waits that is not here; `None`: all are here.
+    pub waiting: Option<Instant>,
+    /// Since when there is some `error`.
+    pub error_since: Option<Instant>,
+    /// Since when there is some `upkeep_error`.
+    pub upkeep_since: Option<Instant>,
+    /// When it was last seen to have more than before.
+    pub advanced: Option<Timestamp>,
 }
 
 /// What rehearsals of a restore have shown.
@@ -77,6 +118,10 @@ pub struct ReplicaFacts {
 pub struct DrillFacts {
     /// When the last one ended.
     pub at: Option<Timestamp>,
+    /// How many there were.
+    pub runs: u64,
+    /// How many of them failed.
+    pub failures: u64,
     /// Why the last one failed, if it did.
     pub error: Option<String>,
     /// The newest point that one has proven.
@@ -105,13 +150,68 @@ pub struct DatabaseFacts {
     pub captured: Option<Captured>,
     /// Its replicas, in the order of the configuration.
     pub replicas: Vec<ReplicaFacts>,
+    /// A noticed commit is captured within this time.
+    pub interval: Duration,
+    /// Since when its `health` is of this kind.
+    pub since: Option<Instant>,
+    /// When its log was last looked at.
+    pub looked: Option<Instant>,
+    /// What that showed; `None` while it is not followed.
+    pub seen: Option<Seen>,
+    /// The trouble is that this machine's disk is full.
+    pub disk_full: bool,
+    /// Why commits of programs that still use the database as it was may not be seen.
+    pub lost_sight: Option<String>,
+    /// What was done for it so far.
+    pub work: Work,
+    /// When the batches came that some replica lacks.
+    pub arrivals: Arrivals,
 }
 
 impl DatabaseFacts {
+    /// Notes since when what has changed is as it is.
+    fn settle(&mut self, before: &Self, now: Instant, wall: Timestamp) {
+        let same_kind = std::mem::discriminant(&self.health) == std::mem::discriminant(&before.health);
+        if self.since.is_none() || !same_kind {
+            self.since = Some(now);
+        }
+        if let Some(captured) = self.captured
+            && before.captured.map(|c| (c.generation, c.batch)) != Some((captured.generation, captured.batch))
+        {
+            let noticed = before.seen.and_then(|seen| seen.uncaptured).unwrap_or(now);
+            self.arrivals.push(captured.batch, noticed);
+        }
+        let batches = self.replicas.iter().filter(|replica| !replica.fenced).map(|replica| replica.batch);
+        if let Some(everywhere) = batches.min().flatten() {
+            self.arrivals.drop_through(everywhere);
+        }
+        for (index, replica) in self.replicas.iter_mut().enumerate() {
+            let old = before.replicas.get(index);
+            since(&mut replica.error_since, replica.error.is_some(), now);
+            since(&mut replica.upkeep_since, replica.upkeep_error.is_some(), now);
+            let missing = self.captured.is_some_and(|c| replica.batch.is_none_or(|have| have < c.batch));
+            replica.waiting = match missing {
+                true => self.arrivals.first_after(replica.batch.unwrap_or(0)).or(replica.waiting).or(Some(now)),
+                false => None,
+            };
+            if replica.txid > old.and_then(|old| old.txid) {
+                replica.advanced = Some(wall);
+            }
+        }
+    }
+
     /// The replicas that lack something that is captured.
     pub fn behind(&self) -> impl Iterator<Item = &ReplicaFacts> {
         let batch = self.captured.map(|c| c.batch);
         self.replicas.iter().filter(move |r| batch.is_some_and(|b| r.batch.is_none_or(|have| have < b)))
+    }
+}
+
+/// `Some` from the moment on at which something began to be so.
+fn since(at: &mut Option<Instant>, is_so: bool, now: Instant) {
+    match is_so {
+        true => drop(at.get_or_insert(now)),
+        false => *at = None,
     }
 }
 
@@ -147,6 +247,7 @@ impl Board {
         let mut databases = self.databases();
         let id = DatabaseId(databases.next);
         databases.next += 1;
+        let facts = DatabaseFacts { since: facts.since.or(Some(Instant::now())), ..facts };
         databases.pinned.insert(id, Pinned { facts, changed: watch::Sender::new(()) });
         drop(databases);
         self.tell();
@@ -167,7 +268,11 @@ impl Board {
         let Some(pinned) = databases.pinned.get_mut(&id) else { return };
         let before = pinned.facts.clone();
         change(&mut pinned.facts);
+        pinned.facts.settle(&before, Instant::now(), SystemTime::now().into());
+        // That somebody has looked again is no news.
+        let looked = std::mem::replace(&mut pinned.facts.looked, before.looked);
         let differs = pinned.facts != before;
+        pinned.facts.looked = looked;
         if differs {
             pinned.changed.send_replace(());
         }
@@ -185,6 +290,11 @@ impl Board {
     /// The same, with the places.
     pub fn entries(&self) -> Vec<(DatabaseId, DatabaseFacts)> {
         self.databases().pinned.iter().map(|(id, pinned)| (*id, pinned.facts.clone())).collect()
+    }
+
+    /// Shows what is known about each database, without copying it.
+    pub fn each(&self, mut look: impl FnMut(DatabaseId, &DatabaseFacts)) {
+        self.databases().pinned.iter().for_each(|(id, pinned)| look(*id, &pinned.facts));
     }
 
     /// What is known about one database.
@@ -243,6 +353,9 @@ mod tests {
         board.update(other, |facts| facts.health = Health::Live);
         assert!(watch.has_changed().unwrap());
         assert!(!one.has_changed().unwrap(), "news of others wake nobody");
+        watch.borrow_and_update();
+        board.update(id, |facts| facts.looked = Some(Instant::now()));
+        assert!(!watch.has_changed().unwrap(), "a look is none");
     }
 
     #[test]
@@ -257,6 +370,42 @@ mod tests {
         board.update(first, |facts| facts.health = Health::Live);
         assert_eq!((board.read_one(first), board.watch_one(first).is_none()), (None, true));
         assert_eq!(board.entries().iter().map(|(id, _)| *id).collect::<Vec<_>>(), [second, third]);
-        assert_eq!(board.read(), [DatabaseFacts::default(), DatabaseFacts::default()]);
+        assert_eq!(board.read().len(), 2);
+    }
+
+    #[test]
+    fn a_commit_waits_from_the_moment_it_was_noticed_until_the_replica_has_it() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let wall = |seconds: i64| Timestamp::from_millis(seconds * 1000);
+        let mut facts = DatabaseFacts { replicas: vec![ReplicaFacts::default(); 2], ..DatabaseFacts::default() };
+        let step = |facts: &mut DatabaseFacts, seconds: u32, change: &dyn Fn(&mut DatabaseFacts)| {
+            let before = facts.clone();
+            change(facts);
+            facts.settle(&before, at(seconds.into()), wall(seconds.into()));
+        };
+        let captured = |batch| {
+            Some(Captured { generation: Generation::new(1).unwrap(), batch, timestamp: Timestamp::from_millis(0) })
+        };
+        let seen = |uncaptured| Some(Seen { frames: 1, bytes: 1, uncaptured, guard: true });
+        step(&mut facts, 1, &|f| (f.captured, f.health) = (captured(1), Health::Live));
+        assert_eq!((facts.since, facts.replicas[0].waiting), (Some(at(1)), Some(at(1))));
+        step(&mut facts, 2, &|f| f.replicas.iter_mut().for_each(|r| (r.batch, r.txid) = (Some(1), Txid::new(1))));
+        assert_eq!((facts.replicas[1].waiting, facts.replicas[1].advanced), (None, Some(wall(2))));
+        step(&mut facts, 3, &|f| f.seen = seen(Some(at(3))));
+        step(&mut facts, 4, &|f| (f.captured, f.seen) = (captured(2), seen(None)));
+        step(&mut facts, 5, &|f| f.captured = captured(3));
+        assert_eq!(facts.replicas[0].waiting, Some(at(3)), "not when it was captured");
+        step(&mut facts, 6, &|f| f.replicas[0].error = Some("refused".to_owned()));
+        step(&mut facts, 7, &|f| f.replicas[0].error = Some("refused again".to_owned()));
+        step(&mut facts, 8, &|f| (f.replicas[1].batch, f.replicas[1].txid) = (Some(2), Txid::new(2)));
+        assert_eq!(facts.replicas[1].waiting, Some(at(5)), "it lacks the last one");
+        assert_eq!((facts.replicas[0].waiting, facts.replicas[0].error_since), (Some(at(3)), Some(at(6))));
+        step(&mut facts, 9, &|f| (f.replicas[0].batch, f.replicas[0].error) = (Some(3), None));
+        assert_eq!((facts.replicas[0].waiting, facts.replicas[0].error_since), (None, None));
+        assert_eq!(facts.replicas[0].advanced, Some(wall(2)), "nothing more was seen to be there");
+        step(&mut facts, 10, &|f| f.health = Health::Broken("gone".to_owned()));
+        step(&mut facts, 11, &|f| f.health = Health::Broken("still gone".to_owned()));
+        assert_eq!(facts.since, Some(at(10)));
     }
 }

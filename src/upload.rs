@@ -29,7 +29,7 @@ use crate::capture::Base;
 use crate::ltx::{self, Encoding, Level};
 use crate::replica;
 use crate::replica::{Listing, PutError, Replica, Segment, Shelf};
-use crate::spool::{Pending, Seq, Spool, Spooled};
+use crate::spool::{Pending, Seq, Spool, Spooled, Uploaded};
 use crate::storage::{Body, ErrorKind};
 use crate::types::{Generation, Timestamp, Txid, TxidRange};
 
@@ -172,6 +172,8 @@ pub struct Uploader {
     fenced: bool,
     tidied: bool,
     claims: Option<Claims>,
+    /// For whoever merges what was uploaded.
+    uploaded: Option<Uploaded>,
 }
 
 #[derive(Debug)]
@@ -201,6 +203,7 @@ impl Uploader {
             fenced: false,
             tidied: false,
             claims: None,
+            uploaded: None,
         }
     }
 
@@ -213,6 +216,12 @@ impl Uploader {
     #[must_use]
     pub fn unlisted(self, claims: Claims) -> Self {
         Self { claims: Some(claims), ..self }
+    }
+
+    /// The same, remembering what each object was made of.
+    #[must_use]
+    pub fn remembering(self, uploaded: Uploaded) -> Self {
+        Self { uploaded: Some(uploaded), ..self }
     }
 
     /// The replica.
@@ -303,6 +312,9 @@ impl Uploader {
         }
         self.note_fence(put)?;
         let done = self.unresolved.take().expect("still there");
+        if let Some(uploaded) = &self.uploaded {
+            uploaded.add(spool, done.txid, &done.made_of);
+        }
         self.shelf.put(done.segment(), done.header);
         self.confirm(done.txid, done.through, done.timestamp);
         Ok(Advanced::Shipped)

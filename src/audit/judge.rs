@@ -267,10 +267,13 @@ fn sizes(all: &[Segment], sound: &[(Segment, &Sound)]) -> Sizes {
     }
 }
 
+/// The least time that can stand for a month.
+const AT_LEAST: u64 = 60_000;
+
 /// As many in 30 days as there were between the first and the last of these.
 pub(super) fn per_month(times: &[i64]) -> Option<u64> {
     let (first, last) = (times.iter().min()?, times.iter().max()?);
-    let span = u128::from(last.abs_diff(*first));
+    let span = u128::from(Some(last.abs_diff(*first)).filter(|span| *span >= AT_LEAST)?);
     let steps = times.len() as u128 - 1;
     (steps * MONTH).checked_div(span).and_then(|count| u64::try_from(count).ok())
 }
@@ -284,6 +287,7 @@ mod tests {
         assert_eq!(per_month(&[]), None);
         assert_eq!(per_month(&[5]), None);
         assert_eq!(per_month(&[5, 5]), None);
+        assert_eq!(per_month(&[0, 200, 59_999]), None, "a few seconds do not stand for a month");
         let every_minute: Vec<i64> = (0..60).map(|minute| minute * 60_000).collect();
         assert_eq!(per_month(&every_minute), Some(30 * 24 * 60));
     }

@@ -12,6 +12,7 @@
 //! list ─▶ read each object (decode, checksums) ─▶ judge what the facts say together
 //! ```
 
+pub mod cost;
 mod finding;
 mod judge;
 mod older;

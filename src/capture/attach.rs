@@ -33,9 +33,19 @@ use crate::types::{Generation, Timestamp, page_checksum};
 #[derive(Debug)]
 pub(super) struct Local {
     pub(super) spool: Arc<Spool>,
-    /// Held open: closing it gives the lock up.
-    lock: File,
+    lock: Lock,
     dir: PathBuf,
+}
+
+/// The local state of a database, for this process alone until this is dropped.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file would not do: a child process that is just being started has it open too for a moment.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
 impl Local {
@@ -43,15 +53,7 @@ impl Local {
     pub(super) fn open(options: &Options) -> Result<Self, Error> {
         let dir = options.state_dir();
         durable::create_dir_all(&dir, durable::PRIVATE_DIR).map_err(|e| Error::local("create", &dir)(e.into()))?;
-        let path = lock_path(&dir);
-        let lock = durable::point("lock::open")
-            .and_then(|()| File::options().create(true).truncate(false).write(true).open(&path));
-        let lock = lock.map_err(Error::local("open", &path))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::Locked(path)),
-            Err(error) => return Err(Error::local("lock", &path)(error.into())),
-        }
+        let lock = take_lock(&dir)?;
         let spool_dir = spool_dir(&dir);
         let opened = Spool::open(&spool_dir, options.spool_budget, durable::PRIVATE_DIR);
         let (spool, opened) = opened.map_err(Error::local("open", &spool_dir))?;
@@ -67,18 +69,30 @@ impl Local {
             local.spool.share(together);
         }
         // Between opening and locking it, somebody can have removed the file.
-        if local.is_there() { Ok(local) } else { Err(Error::StateReplaced(path)) }
+        if local.is_there() { Ok(local) } else { Err(Error::StateReplaced(lock_path(&local.dir))) }
     }
 
     /// Whether the directory still is the one that was opened, and locked for us alone.
     pub(super) fn is_there(&self) -> bool {
-        let locked = self.lock.metadata().ok().map(|meta| (meta.dev(), meta.ino()));
+        let locked = self.lock.0.metadata().ok().map(|meta| (meta.dev(), meta.ino()));
         let found = file_id(&lock_path(&self.dir)).ok().flatten();
         found.is_some() && found == locked && spool_dir(&self.dir).is_dir()
     }
 }
 
-fn lock_path(dir: &Path) -> PathBuf {
+pub(super) fn take_lock(dir: &Path) -> Result<Lock, Error> {
+    let path = lock_path(dir);
+    let lock = durable::point("lock::open")
+        .and_then(|()| File::options().create(true).truncate(false).write(true).open(&path));
+    let lock = lock.map_err(Error::local("open", &path))?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Lock(lock)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked(path)),
+        Err(error) => Err(Error::local("lock", &path)(error.into())),
+    }
+}
+
+pub(super) fn lock_path(dir: &Path) -> PathBuf {
     dir.join("lock")
 }
 

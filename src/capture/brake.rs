@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::checkpoint::Brake as Strength;
 use super::connection::{Error, Handle};
+use crate::status::Barriers;
 
 /// The barrier is not waited for longer than this: another writer is busy, and so is the log.
 const WAIT: Duration = Duration::from_millis(60);
@@ -77,10 +78,8 @@ pub(super) struct Brake {
 pub(super) struct Worked {
     /// `None` when another writer kept the lock.
     pub(super) barrier: Option<Barrier>,
-    /// How often writers were held up before.
-    pub(super) holds: u64,
-    /// The longest of these times.
-    pub(super) longest: Duration,
+    /// How often and how long writers were held up before.
+    pub(super) holds: Barriers,
 }
 
 #[derive(Debug)]
@@ -216,8 +215,7 @@ fn work(path: &Path, mut handle: Handle, quota: u32, shared: &Shared) -> Worked 
                     return Worked { barrier: Some(barrier), ..worked };
                 }
                 let (held, handle) = barrier.loosen(path);
-                worked.holds += 1;
-                worked.longest = worked.longest.max(held);
+                worked.holds.add(held);
                 handle
             }
             Ok(Err(handle)) if wanted != Wanted::Barrier => handle,
@@ -254,7 +252,7 @@ mod tests {
         }
         app.busy_timeout(Duration::from_secs(30)).unwrap();
         assert!((0..100).all(|_| write(&app)), "each waits for its turn and has it");
-        assert!(brake.into_barrier().longest >= hold_for(Strength::Gentle));
+        assert!(brake.into_barrier().holds.longest >= hold_for(Strength::Gentle));
     }
 
     #[test]

@@ -92,8 +92,31 @@ impl Error {
         matches!(self, Self::Missing(_) | Self::Sqlite(connection::Error::Empty(_)))
     }
 
-    /// The message with its causes.
+    /// The disk has no room, or the user's share of it is used up.
+    pub fn is_disk_full(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+            if matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+
+    /// The message with its causes and, where it helps, the way out.
     pub fn chain(&self) -> String {
+        let mut text = self.causes();
+        if let Self::Local { source, .. } = self
+            && matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+        {
+            text.push_str("; set `meta-path` to a directory that this user may write to");
+        }
+        text
+    }
+
+    fn causes(&self) -> String {
         let mut text = self.to_string();
         let mut source = std::error::Error::source(self);
         while let Some(error) = source {

@@ -30,6 +30,7 @@ use super::wal_index::View;
 use crate::disk::Room;
 use crate::ltx::{WalSpan, growth_hole};
 use crate::spool::Spool;
+use crate::status::{Seen, Work};
 use crate::types::{Generation, Timestamp, WAL_HEADER_SIZE, frame_end};
 use crate::wal::Scanner;
 
@@ -71,14 +72,8 @@ pub(super) struct Activity {
     held_back: bool,
     file_frames: u32,
     identity_checked: Option<Instant>,
-    /// The longest time that our barrier kept writers waiting.
-    pub(super) longest_barrier: Duration,
-    /// Barriers so far.
-    pub(super) barriers: u64,
-    /// Complete seals so far.
-    pub(super) seals: u64,
-    /// Comparisons so far, for want of proof.
-    pub(super) resyncs: u64,
+    /// What was done so far.
+    pub(super) work: Work,
 }
 
 /// The paths are compared with the open files at most this often.
@@ -145,7 +140,9 @@ impl Live {
                 Ok(Looked { again: [again, at].into_iter().flatten().min() })
             }
             due => {
-                self.checkpoint(now, wall, due == Due::Shrink)?;
+                let checkpointed = self.checkpoint(now, wall, due == Due::Shrink);
+                self.activity.work.checkpoint_errors += u64::from(checkpointed.is_err());
+                checkpointed?;
                 self.look_again(now)
             }
         }
@@ -187,6 +184,18 @@ impl Live {
         };
         let pending = self.plan(&view).is_some_and(|step| step != Step::Wait);
         Ok(Looked { again: if pending { Some(now) } else { again } })
+    }
+
+    /// What the last look showed.
+    pub(super) fn seen(&mut self) -> Seen {
+        let frames = self.activity.seen.as_ref().map_or(0, |(view, ..)| view.mx_frame);
+        let page_size = self.map.state().identity.page_size;
+        Seen {
+            frames,
+            bytes: if frames == 0 { 0 } else { frame_end(frames, page_size) },
+            uncaptured: self.activity.waiting.map(|waiting| waiting.first),
+            guard: self.guard.holds_transaction(),
+        }
     }
 
     /// The captured position.
@@ -330,6 +339,7 @@ impl Live {
 
     /// Makes a proven window durable.
     fn store(&mut self, view: &View, window: &Window, step: Step, wall: SystemTime) -> Result<(), Error> {
+        let begun = Instant::now();
         let page_size = self.map.state().identity.page_size;
         let from = match (step, self.map.state().cursor) {
             (Step::Append { .. }, Some(cursor)) => cursor.frame,
@@ -359,24 +369,33 @@ impl Live {
         };
         let published = batch::publish(&mut self.map, &self.spool, self.options.encoding, &batch, read, still_true)?;
         self.report(published);
+        self.activity.work.syncs += 1;
+        self.activity.work.wal_bytes += batch.wal.map_or(0, |span| span.size);
+        self.activity.work.sync_time += begun.elapsed();
         Ok(())
     }
 
-    fn report(&self, published: Published) {
+    fn report(&mut self, published: Published) {
         let db = self.options.path.display().to_string();
         match published {
             Published::Spooled { dropped: 0 } => {}
-            Published::Spooled { dropped } => tracing::warn!(
-                db,
-                dropped,
-                budget = self.spool.budget(),
-                "local segments exceed their budget: replicas that lack them will get a new base"
-            ),
-            Published::TooBig => tracing::warn!(
-                db,
-                budget = self.spool.budget(),
-                "one batch exceeds the budget for local segments: every replica will get a new base"
-            ),
+            Published::Spooled { dropped } => {
+                self.activity.work.dropped += u64::try_from(dropped).unwrap_or(u64::MAX);
+                tracing::warn!(
+                    db,
+                    dropped,
+                    budget = self.spool.budget(),
+                    "local segments exceed their budget: replicas that lack them will get a new base"
+                );
+            }
+            Published::TooBig => {
+                self.activity.work.dropped += 1;
+                tracing::warn!(
+                    db,
+                    budget = self.spool.budget(),
+                    "one batch exceeds the budget for local segments: every replica will get a new base"
+                );
+            }
         }
     }
 
@@ -389,7 +408,7 @@ impl Live {
         if snapshot.page_size() != self.map.state().identity.page_size {
             return Err(Error::Replaced(options.path.clone()));
         }
-        self.activity.resyncs += 1;
+        self.activity.work.resyncs += 1;
         let now = Timestamp::from(wall);
         let published = resync::compare(&mut snapshot, &mut self.map, &self.spool, options.encoding, now)?;
         tracing::info!(
@@ -487,6 +506,8 @@ impl Live {
     /// the file. Never waits for readers and keeps writers waiting only briefly.
     pub(super) fn checkpoint(&mut self, now: Instant, wall: SystemTime, shrink: bool) -> Result<(), Error> {
         self.activity.last_attempt = Some(now);
+        self.activity.work.checkpoints += 1;
+        let begun = Instant::now();
         let before = self.guard.view()?;
         let mut checkpointer = Handle::open(&self.options.path, Duration::ZERO)?;
         let brake = self.bulk(&mut checkpointer, wall)?;
@@ -494,13 +515,16 @@ impl Live {
         let after = self.guard.view()?;
         let mut moved = sealed || (after.salts, after.backfilled) != (before.salts, before.backfilled);
         if sealed {
-            self.activity.seals += 1;
+            self.activity.work.seals += 1;
             self.activity.dirty_since = None;
             if shrink {
                 // The guard stays on slot 0, so this succeeds only if nothing was committed since.
                 moved = !checkpointer.checkpoint(CheckpointMode::Truncate)?.busy;
+                self.activity.work.truncations += u64::from(moved);
             }
         }
+        self.activity.work.checkpoint_time += begun.elapsed();
+        self.activity.work.futile_checkpoints += u64::from(!moved);
         self.activity.futile = if moved { 0 } else { self.activity.futile.saturating_add(1) };
         if !moved {
             tracing::debug!(
@@ -611,8 +635,7 @@ impl Live {
         let Some(barrier) = self.barrier(brake)? else { return Ok(false) };
         let sealed = self.seal_under_barrier(checkpointer, bound);
         let held = barrier.release(&self.options.path);
-        self.activity.barriers += 1;
-        self.activity.longest_barrier = self.activity.longest_barrier.max(held);
+        self.activity.work.barriers.add(held);
         let sealed = sealed?;
         self.activity.crowded = match sealed {
             Sealed::Not => self.activity.crowded.saturating_add(1),
@@ -643,8 +666,7 @@ impl Live {
 
     /// Counts what a brake did.
     fn braked(&mut self, worked: brake::Worked) -> Option<Barrier> {
-        self.activity.barriers += worked.holds;
-        self.activity.longest_barrier = self.activity.longest_barrier.max(worked.longest);
+        self.activity.work.barriers.merge(&worked.holds);
         worked.barrier
     }
 

@@ -16,6 +16,7 @@ pub mod checkpoint;
 pub mod connection;
 mod error;
 mod live;
+mod local_state;
 mod log_file;
 mod options;
 pub mod pace;
@@ -30,6 +31,7 @@ pub mod wal_index;
 
 pub use base::{Base, BaseReader};
 pub use error::Error;
+pub use local_state::LocalState;
 pub use options::{Limits, Options, Parking, default_meta_path};
 
 use std::collections::HashMap;
@@ -42,12 +44,19 @@ use self::live::Live;
 use self::parked::{Left, Parked};
 use self::state::State;
 use crate::spool::{Point, Spool};
+use crate::status::{Seen, Work};
 use crate::types::Generation;
 
 /// The files that this process follows, so that none is followed twice: a second
 /// SQLite connection set on one inode would drop the locks of the first.
 #[derive(Clone, Debug, Default)]
 pub struct Followed(Arc<Mutex<HashMap<(u64, u64), PathBuf>>>);
+
+impl Position {
+    fn of(state: &State) -> Self {
+        Self { generation: state.generation, point: state.point(), timestamp: state.timestamp }
+    }
+}
 
 impl Followed {
     /// Whether a file is one of them.
@@ -85,25 +94,8 @@ pub struct Stepped {
     pub waiting: bool,
     /// It is left alone until its files change.
     pub parked: bool,
-}
-
-impl Position {
-    fn of(state: &State) -> Self {
-        Self { generation: state.generation, point: state.point(), timestamp: state.timestamp }
-    }
-}
-
-/// Numbers for those who watch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// The longest time that writers were kept waiting.
-    pub longest_barrier: Duration,
-    /// How often writers were kept waiting.
-    pub barriers: u64,
-    /// Complete checkpoints.
-    pub seals: u64,
-    /// Continuations by comparison.
-    pub resyncs: u64,
+    /// The trouble is that the disk is full.
+    pub disk_full: bool,
 }
 
 /// Up to this size a database is compared sooner than anybody notices.
@@ -132,7 +124,9 @@ pub struct Database {
     failures: u32,
     retry_at: Option<Instant>,
     last_trouble: Option<String>,
-    past: Counters,
+    /// Files that programs may still use were taken away, after so many captures.
+    lost_sight: Option<(String, u64)>,
+    past: Work,
 }
 
 impl Database {
@@ -150,7 +144,8 @@ impl Database {
             failures: 0,
             retry_at: None,
             last_trouble: None,
-            past: Counters::default(),
+            lost_sight: None,
+            past: Work::default(),
         }
     }
 
@@ -195,15 +190,26 @@ impl Database {
         true
     }
 
-    /// Counts since this value was made.
-    pub fn counters(&self) -> Counters {
-        let now = self.live.as_ref().map(|l| &l.activity);
-        Counters {
-            longest_barrier: self.past.longest_barrier.max(now.map_or(Duration::ZERO, |a| a.longest_barrier)),
-            barriers: self.past.barriers + now.map_or(0, |a| a.barriers),
-            seals: self.past.seals + now.map_or(0, |a| a.seals),
-            resyncs: self.past.resyncs + now.map_or(0, |a| a.resyncs),
+    /// What was done since this value was made.
+    pub fn counters(&self) -> Work {
+        let mut work = self.past;
+        if let Some(live) = &self.live {
+            work.merge(&live.activity.work);
         }
+        work
+    }
+
+    /// What the last look at the log showed, while the database is followed.
+    pub fn seen(&mut self) -> Option<Seen> {
+        self.live.as_mut().map(Live::seen)
+    }
+
+    /// Why commits of programs that still use the files as they were may not be
+    /// seen. Over when a commit is captured: somebody uses the files that there are now.
+    pub fn lost_sight(&mut self) -> Option<&str> {
+        let syncs = self.counters().syncs;
+        self.lost_sight = self.lost_sight.take().filter(|(_, before)| syncs <= *before);
+        self.lost_sight.as_ref().map(|(why, _)| why.as_str())
     }
 
     /// Something happened to the files: the next step makes sure that they are
@@ -319,7 +325,7 @@ impl Database {
             let live = self.attach(left, wall)?;
             if self.parked.take().is_some() {
                 // Short-lived users of the database remove its log each time: better to stay, unless it is small.
-                let dear = live.activity.resyncs > 0 && live.bytes() > CHEAP_TO_COMPARE;
+                let dear = live.activity.work.resyncs > 0 && live.bytes() > CHEAP_TO_COMPARE;
                 self.unproven = if dear { self.unproven.saturating_add(1) } else { 0 };
             }
             self.live = Some(live);
@@ -397,7 +403,12 @@ impl Database {
             if was_live { RETRY_MIN } else { RETRY_MIN.saturating_mul(1 << self.failures.min(8)).min(RETRY_MAX) };
         self.failures = if was_live { 0 } else { self.failures.saturating_add(1) };
         self.retry_at = Some(now + wait);
-        Stepped { waiting: error.is_waiting(), ..self.stepped(self.retry_at) }
+        self.past.sync_errors += u64::from(!error.is_waiting());
+        if matches!(error, Error::SidecarReplaced(_)) {
+            self.lost_sight = Some((error.to_string(), self.past.syncs));
+        }
+        let disk_full = error.is_disk_full();
+        Stepped { waiting: error.is_waiting(), disk_full, ..self.stepped(self.retry_at) }
     }
 }
 

@@ -153,6 +153,19 @@ impl PageMap {
         Ok(Some(map))
     }
 
+    /// The newest state in a map, which may be another process's.
+    ///
+    /// # Errors
+    /// Any failure other than absence.
+    pub fn peek(path: &Path) -> io::Result<Option<State>> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        Ok([read_slot(&file, 0)?, read_slot(&file, 1)?].into_iter().flatten().max_by_key(|state| state.seq))
+    }
+
     /// The state the entries belong to.
     pub fn state(&self) -> &State {
         &self.state

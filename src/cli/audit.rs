@@ -13,7 +13,9 @@ use super::listing;
 use super::open;
 use super::render;
 use super::{AuditOptions, Context};
+use crate::audit::cost::{Asked, PRICES, dollars, listed};
 use crate::audit::{ChainProof, Report, Scope, Sizes, Weight, audit};
+use crate::storage::{Counts, Operation};
 
 /// Looks at the replicas and prints what was found.
 pub(crate) fn run(options: &AuditOptions, scope: Scope, context: &Context) -> Result<ExitCode, CliError> {
@@ -27,8 +29,10 @@ pub(crate) fn run(options: &AuditOptions, scope: Scope, context: &Context) -> Re
     let now = SystemTime::now().into();
     let mut shown = Vec::new();
     for replica in &replicas {
+        // The counters may be those of all replicas in a bucket.
+        let before = asked(replica.counts());
         let report = runtime.block_on(audit(replica, scope, now)).map_err(CliError::failed)?;
-        shown.push(Shown::new(replica.name(), replica.kind(), &report));
+        shown.push(Shown::new(replica.name(), replica.kind(), &report, &asked(replica.counts()).since(&before)));
     }
     let problems: usize = shown.iter().map(|shown| shown.problems).sum();
     let text = match options.json {
@@ -37,6 +41,11 @@ pub(crate) fn run(options: &AuditOptions, scope: Scope, context: &Context) -> Re
     };
     render::print(&text)?;
     Ok(if problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn asked(counts: &Counts) -> Asked {
+    let (lists, reads) = (counts.of(Operation::List), counts.of(Operation::Get));
+    Asked { lists: lists.requests, reads: reads.requests, bytes: reads.bytes }
 }
 
 #[derive(Serialize)]
@@ -54,7 +63,77 @@ struct Shown {
     segments: Option<Segments>,
     #[serde(rename = "litestream_0.3", skip_serializing_if = "Option::is_none")]
     older: Option<Older>,
+    asked: Requests,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost: Option<Cost>,
     findings: Vec<Found>,
+}
+
+/// What looking took.
+#[derive(Serialize)]
+struct Requests {
+    lists: u64,
+    reads: u64,
+    bytes: u64,
+}
+
+/// In millionths of a dollar.
+#[derive(Serialize)]
+struct Cost {
+    storage_month: u64,
+    uploads_month: u64,
+    this_look: u64,
+    prices: Assumed,
+}
+
+/// The prices behind it.
+#[derive(Serialize)]
+struct Assumed {
+    gigabyte_month: u64,
+    thousand_writes: u64,
+    thousand_reads: u64,
+    gigabyte_out: u64,
+}
+
+impl Cost {
+    /// Of a replica in a service; a disk of one's own has no price list.
+    fn of(kind: &str, report: &Report, asked: &Asked) -> Option<Self> {
+        let parts = [report.segments.as_ref().map(|s| s.sizes), report.older.as_ref().map(|o| o.sizes)];
+        let parts: Vec<Sizes> = parts.into_iter().flatten().collect();
+        if kind == "file" || parts.is_empty() {
+            return None;
+        }
+        let prices = Assumed {
+            gigabyte_month: PRICES.gigabyte_month,
+            thousand_writes: PRICES.thousand_writes,
+            thousand_reads: PRICES.thousand_reads,
+            gigabyte_out: PRICES.gigabyte_out,
+        };
+        Some(Self {
+            storage_month: PRICES.keeping(parts.iter().map(|sizes| sizes.bytes).sum()),
+            uploads_month: PRICES.uploads(parts.iter().filter_map(|sizes| sizes.uploads_per_month).sum()),
+            this_look: PRICES.asking(asked),
+            prices,
+        })
+    }
+
+    fn text(&self) -> String {
+        let Self { storage_month, uploads_month, this_look, prices } = self;
+        let Assumed { gigabyte_month, thousand_writes, thousand_reads, gigabyte_out } = prices;
+        format!(
+            "  cost: about {} a month, {} for keeping it and {} for uploads at this rate; this look about {}\n    \
+             at {} per GB and month, {} per 1000 uploads or listings, {} per 1000 reads, {} per GB to the internet: \
+             S3 Standard in us-east-1\n",
+            dollars(storage_month + uploads_month),
+            dollars(*storage_month),
+            dollars(*uploads_month),
+            dollars(*this_look),
+            listed(*gigabyte_month),
+            listed(*thousand_writes),
+            listed(*thousand_reads),
+            listed(*gigabyte_out),
+        )
+    }
 }
 
 #[derive(Serialize)]
@@ -108,7 +187,7 @@ impl From<Sizes> for Amount {
 }
 
 impl Shown {
-    fn new(name: &str, kind: &'static str, report: &Report) -> Self {
+    fn new(name: &str, kind: &'static str, report: &Report, asked: &Asked) -> Self {
         let mut findings: Vec<Found> = report
             .findings
             .iter()
@@ -154,7 +233,10 @@ impl Shown {
             newest: older.range.map(|(_, newest)| newest.to_string()),
         });
         let problems = findings.iter().filter(|found| found.weight == "problem").count();
-        Self { replica: name.to_owned(), r#type: kind, problems, segments, older, findings }
+        let cost = Cost::of(kind, report, asked);
+        let Asked { lists, reads, bytes } = *asked;
+        let asked = Requests { lists, reads, bytes };
+        Self { replica: name.to_owned(), r#type: kind, problems, segments, older, asked, cost, findings }
     }
 
     fn text(&self) -> String {
@@ -179,6 +261,11 @@ impl Shown {
             if let (Some(oldest), Some(newest)) = (&older.oldest, &older.newest) {
                 text.push_str(&format!("  stored from {oldest} to {newest}\n"));
             }
+        }
+        let Requests { lists, reads, bytes } = &self.asked;
+        text.push_str(&format!("  asked: {lists} listings, {reads} reads, {bytes} bytes\n"));
+        if let Some(cost) = &self.cost {
+            text.push_str(&cost.text());
         }
         for Found { kind, weight, message, advice } in &self.findings {
             text.push_str(&format!("  {weight} {kind}: {message}\n    {advice}\n"));

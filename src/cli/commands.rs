@@ -19,19 +19,32 @@ use super::values;
 pub(crate) fn all() -> Vec<Command> {
     vec![
         audit(),
+        check(),
+        completion(),
         databases(),
         doctor(),
         drill(),
         generations(),
         info(),
+        list(),
         ltx(),
+        man(),
         pin(),
         prune(),
+        register(),
+        reload(),
         replicate(),
+        reset(),
         restore(),
         snapshots(),
+        start(),
+        status(),
+        stop(),
+        sync(),
+        unregister(),
         verify(),
         version(),
+        wait(),
     ]
 }
 
@@ -71,6 +84,45 @@ fn audit_flags() -> [Arg; 2] {
         value("replica", "NAME", "Optional, filters by replica.", ValueParser::string()),
         switch("json", "Output raw JSON instead of human-readable text."),
     ]
+}
+
+fn completion() -> Command {
+    command("completion", "print a script that completes command lines")
+        .long_about(
+            "The completion command prints a script that teaches a shell to complete the\n\
+             commands and flags of the program: bash, zsh or fish.",
+        )
+        .override_usage("[arguments] SHELL")
+        .after_help(
+            "$ PROGRAM completion bash > /usr/share/bash-completion/completions/PROGRAM\n\
+             $ PROGRAM completion zsh > /usr/share/zsh/site-functions/_PROGRAM\n\
+             $ PROGRAM completion fish > /usr/share/fish/vendor_completions.d/PROGRAM.fish",
+        )
+}
+
+fn man() -> Command {
+    command("man", "print the manual page")
+        .long_about("The man command prints the manual page, as the man program reads it.")
+        .override_usage("[arguments]")
+        .after_help("$ PROGRAM man > /usr/share/man/man1/PROGRAM.1\n$ PROGRAM man | man -l -")
+}
+
+fn check() -> Command {
+    command("check", "tell a monitoring system how the databases are")
+        .long_about(
+            "The check command asks the running daemon how the databases are and answers in the\n\
+             form of Nagios plugins: one line with performance data, more lines with details, and\n\
+             the exit code 0 (OK), 1 (WARNING), 2 (CRITICAL) or 3 (UNKNOWN). If no daemon answers,\n\
+             that is a WARNING at least, and the files are compared with the replicas.",
+        )
+        .args(config_flags())
+        .arg(value("addr", "HOST:PORT", "Where the daemon answers. Defaults to the config's.", ValueParser::string()))
+        .arg(value("token-file", "PATH", "File with the token to show. Defaults to the config's.", path()))
+        .arg(value("warning", "DURATION", "A longer lag is a WARNING.", parser(values::duration)))
+        .arg(value("critical", "DURATION", "A longer lag is CRITICAL.", parser(values::duration)))
+        .arg(value("timeout", "DURATION", "How long to wait for answers.\nDefaults to 10s.", parser(values::duration)))
+        .override_usage("[arguments]\n[arguments] DB_PATH")
+        .after_help("$ PROGRAM check\n$ PROGRAM check -warning 1m -critical 10m /path/to/db")
 }
 
 fn databases() -> Command {
@@ -138,12 +190,13 @@ fn generations() -> Command {
 }
 
 fn info() -> Command {
-    command("info", "show what can be restored from the replicas of a database")
+    command("info", "show what can be restored, or ask the running daemon about itself")
         .long_about(
-            "The info command shows what the replicas of a database can give back: generations,\n\
+            "Without an argument, the info command asks the running daemon about itself.\n\n\
+             With a database or a replica it shows what the replicas of a database can give back: generations,\n\
              restorable ranges and how dense they are, sizes, and how long a restore would take.",
         )
-        .args(config_flags())
+        .args(socket_flags(10))
         .arg(value("replica", "NAME", "Optional, filters by replica.", ValueParser::string()))
         .arg(value(
             "parallelism",
@@ -151,9 +204,16 @@ fn info() -> Command {
             "Requests at a time that the estimate of the restore time reckons with.\nDefaults to 8, at most 64",
             parser(values::parallelism),
         ))
-        .arg(switch("json", "Output raw JSON instead of human-readable text."))
-        .override_usage("[arguments] DB_PATH\n[arguments] REPLICA_URL")
-        .after_help("$ PROGRAM info /path/to/db\n$ PROGRAM info -json s3://mybkt/db")
+        .override_usage("[arguments]\n[arguments] DB_PATH\n[arguments] REPLICA_URL")
+        .after_help("$ PROGRAM info\n$ PROGRAM info /path/to/db\n$ PROGRAM info -json s3://mybkt/db")
+}
+
+fn list() -> Command {
+    command("list", "list the databases of the running daemon")
+        .long_about("The list command lists the databases that the running daemon takes care of.")
+        .args(socket_flags(10))
+        .override_usage("[arguments]")
+        .after_help("$ PROGRAM list\n$ PROGRAM list -json -socket /tmp/litestream.sock")
 }
 
 fn ltx() -> Command {
@@ -203,6 +263,11 @@ fn prune() -> Command {
             "DURATION",
             "How much history to keep, instead of snapshot.retention.\nRequired with a replica URL.",
             parser(values::duration),
+        ))
+        .arg(switch(
+            "snapshot",
+            "First make the newest point a snapshot, for replicas whose daemon must not\n\
+             list and so makes none.",
         ))
         .arg(switch("dry-run", "Print what would be deleted and why, and delete nothing."))
         .arg(switch("confirm", "Delete even if that is more than half of the snapshots."))
@@ -268,8 +333,14 @@ fn replicate() -> Command {
         .arg(value(
             "exec",
             "CMD",
-            "Executes a subcommand and exits when it exits.\nNot available in this version.",
+            "Executes a subcommand and exits when it exits. Its words are split as in a\n\
+             shell, but no shell runs it. Overrides exec of the config file.",
             ValueParser::string(),
+        ))
+        .arg(switch(
+            "exec-exit-code",
+            "Exit with the code of the subcommand if that is not 0 (128 and the number of\n\
+             the signal that killed it). Otherwise such an end is exit code 1.",
         ))
         .arg(switch(
             "once",
@@ -278,11 +349,11 @@ fn replicate() -> Command {
         ))
         .arg(switch(
             "force-snapshot",
-            "Also write a snapshot of every database. Requires -once.\nNot available in this version.",
+            "Then make the newest point of every replica a snapshot. Requires -once.",
         ))
         .arg(switch(
             "enforce-retention",
-            "Also remove snapshots older than the retention. Requires -once.\nNot available in this version.",
+            "Then delete what the retention settings no longer keep. Requires -once.",
         ))
         .arg(value(
             "log-level",
@@ -300,8 +371,127 @@ fn replicate() -> Command {
             "Fail at the start if a replica cannot be reached.\n\
              Otherwise replication starts and keeps trying.",
         ))
+        .arg(value("socket", "PATH", "Serves the control socket at this path, whatever the config file says.", path()))
         .arg(value("trace", "PATH", "Ignored, for scripts written for v0.3.11 and before.", ValueParser::string()))
         .override_usage("[arguments]\n[arguments] DB_PATH REPLICA_URL [REPLICA_URL...]")
+        .after_help(
+            "$ PROGRAM replicate\n\
+             $ PROGRAM replicate /path/to/db s3://mybkt/db\n\
+             $ PROGRAM replicate -restore-if-db-not-exists -exec \"myapp -port 8080\"",
+        )
+}
+
+fn register() -> Command {
+    command("register", "add a database to the running daemon")
+        .long_about(
+            "The register command has the running daemon replicate another database, with the\n\
+             settings it would have in the daemon's config file. A restart forgets it.",
+        )
+        .args(socket_flags(30))
+        .arg(value("replica", "URL", "Where the database goes.\nRequired.", ValueParser::string()))
+        .override_usage("[arguments] -replica URL DB_PATH")
+        .after_help("$ PROGRAM register -replica s3://mybkt/db /path/to/db")
+}
+
+fn reload() -> Command {
+    command("reload", "have the running daemon read its config file again")
+        .long_about(
+            "The reload command has the running daemon read its config file again and apply what\n\
+             is different: databases that were added, removed or changed. A config with a mistake\n\
+             changes nothing, and the command says what is wrong.",
+        )
+        .args(socket_flags(30))
+        .override_usage("[arguments]")
+        .after_help("$ PROGRAM reload")
+}
+
+fn reset() -> Command {
+    command("reset", "delete the local state of a database")
+        .long_about(
+            "The reset command deletes what this machine remembers about a database, never the\n\
+             database itself nor anything on a replica. Replication then begins a new generation\n\
+             with a fresh copy of the database. The daemon must not be following it: stop it first.",
+        )
+        .args(config_flags())
+        .arg(switch("dry-run", "Print what would be deleted, and delete nothing."))
+        .override_usage("[arguments] DB_PATH")
+        .after_help("$ PROGRAM reset /path/to/db\n$ PROGRAM reset -dry-run /path/to/db")
+}
+
+fn start() -> Command {
+    command("start", "resume replication of a database in the running daemon")
+        .long_about("The start command has the running daemon follow a database again after a stop.")
+        .args(socket_flags(30))
+        .override_usage("[arguments] DB_PATH")
+        .after_help("$ PROGRAM start /path/to/db")
+}
+
+fn status() -> Command {
+    command("status", "show how the databases and their replicas are")
+        .long_about(
+            "The status command asks the running daemon how each database and each of its\n\
+             replicas is, and why not better: what is seen, captured and confirmed, how late that\n\
+             is, and what can be restored. Without a daemon it tells what the files on this\n\
+             machine and the replicas show.",
+        )
+        .args(socket_flags(10))
+        .override_usage("[arguments]\n[arguments] DB_PATH")
+        .after_help("$ PROGRAM status\n$ PROGRAM status /path/to/db\n$ PROGRAM status -json")
+}
+
+fn stop() -> Command {
+    command("stop", "pause replication of a database in the running daemon")
+        .long_about(
+            "The stop command has the running daemon let go of a database until it is started\n\
+             again. What is committed is captured and uploaded first.",
+        )
+        .args(socket_flags(30))
+        .override_usage("[arguments] DB_PATH")
+        .after_help("$ PROGRAM stop /path/to/db\n$ PROGRAM stop -timeout 10 /path/to/db")
+}
+
+fn sync() -> Command {
+    command("sync", "force a sync of a database in the running daemon")
+        .long_about(
+            "The sync command has the running daemon capture what is committed to a database now.\n\
+             With -wait it is also uploaded at once, and the command ends when every replica has it.",
+        )
+        .args(socket_flags(30))
+        .arg(switch("wait", "Upload at once, and wait until every replica has it."))
+        .override_usage("[arguments] DB_PATH")
+        .after_help("$ PROGRAM sync /path/to/db\n$ PROGRAM sync -wait -timeout 120 /path/to/db")
+}
+
+fn unregister() -> Command {
+    command("unregister", "remove a database from the running daemon")
+        .long_about(
+            "The unregister command has the running daemon let go of a database for good. What is\n\
+             committed is captured and uploaded first. A restart takes up again what is in the\n\
+             daemon's config file.",
+        )
+        .args(socket_flags(30))
+        .arg(switch("dry-run", "Print what would be asked of the daemon, and ask nothing."))
+        .override_usage("[arguments] DB_PATH")
+        .after_help("$ PROGRAM unregister /path/to/db\n$ PROGRAM unregister -dry-run /path/to/db")
+}
+
+fn wait() -> Command {
+    command("wait", "wait until every replica has what is committed")
+        .long_about(
+            "The wait command ends when every replica has what is committed to a database now, or\n\
+             a transaction that the sync command has told. Nothing is uploaded any sooner for it:\n\
+             it costs the replicas no request, however often it is used.",
+        )
+        .args(socket_flags(30))
+        .arg(value(
+            "txid",
+            "TXID",
+            "The transaction, decimal as the sync command tells it, or 16 hex digits.\n\
+             Defaults to what is committed now.",
+            parser(values::socket_txid),
+        ))
+        .override_usage("[arguments] DB_PATH")
+        .after_help("$ PROGRAM wait /path/to/db\n$ PROGRAM wait /path/to/db -txid 42 -timeout 10s")
 }
 
 fn restore() -> Command {
@@ -333,8 +523,9 @@ fn restore() -> Command {
         ))
         .arg(switch(
             "all",
-            "Restore every database of the configuration file. One that fails keeps no\n\
-             other from being restored; then the exit code is 1.",
+            "Restore every database of the configuration file, or every one that is found\n\
+             below a URL. One that fails keeps no other from being restored; then the exit\n\
+             code is 1.",
         ))
         .arg(switch("if-db-not-exists", "Returns exit code of 0 if the database already exists."))
         .arg(switch("if-replica-exists", "Returns exit code of 0 if no backups found."))
@@ -385,7 +576,7 @@ fn restore() -> Command {
             parser(values::index),
         ))
         .arg(switch("v", "Verbose output."))
-        .override_usage("[arguments] DB_PATH\n[arguments] -o PATH REPLICA_URL\n[arguments] -all [-o DIR]")
+        .override_usage("[arguments] DB_PATH\n[arguments] -o PATH REPLICA_URL\n[arguments] -all [-o DIR]\n[arguments] -all -o DIR URL")
         .after_help(
             "# Restore latest replica for database to original location.\n\
              $ PROGRAM restore /path/to/db\n\n\
@@ -419,6 +610,29 @@ fn config_flags() -> [Arg; 2] {
     ]
 }
 
+/// For commands that ask the daemon. `timeout` is the default, in seconds.
+fn socket_flags(timeout: u32) -> [Arg; 5] {
+    let [config, no_expand_env] = config_flags();
+    let timeout_help = format!("Maximum time to wait, in seconds or with a unit.\nDefaults to {timeout}.");
+    [
+        config,
+        no_expand_env,
+        value(
+            "socket",
+            "PATH",
+            "The daemon's control socket.\n\
+             Defaults to what the configuration file says, else to /var/run/litestream.sock",
+            path(),
+        ),
+        Arg::new("timeout")
+            .long("timeout")
+            .value_name("SECONDS")
+            .help(timeout_help)
+            .value_parser(parser(values::timeout)),
+        switch("json", "Output raw JSON instead of human-readable text."),
+    ]
+}
+
 fn value(name: &'static str, placeholder: &'static str, help: &'static str, parser: ValueParser) -> Arg {
     Arg::new(name).long(name).value_name(placeholder).help(help).value_parser(parser)
 }
@@ -445,16 +659,33 @@ pub(crate) fn flags_of(command: &Command) -> impl Iterator<Item = &Arg> {
     command.get_arguments().filter(|arg| !arg.is_positional())
 }
 
+/// The words with the first that is no flag at the end, so that flags may follow it.
+pub(crate) fn path_last(command: &Command, words: &[String]) -> Vec<String> {
+    let mut words = words.to_vec();
+    if let Ok(split) = split(command, &words) {
+        let at = words.len() - split.rest.len();
+        let after_the_end_of_flags = at > 0 && words[at - 1] == "--";
+        if !after_the_end_of_flags && !split.rest.is_empty() {
+            words[at..].rotate_left(1);
+        }
+    }
+    words
+}
+
+fn split(command: &Command, words: &[String]) -> Result<flags::Words, FlagError> {
+    flags::split(words, |name| {
+        let arg = flags_of(command).find(|arg| arg.get_long() == Some(name))?;
+        Some(if is_switch(arg) { Kind::Switch } else { Kind::Value })
+    })
+}
+
 /// A command's flags and words, typed.
 pub(crate) struct Matches(ArgMatches);
 
 impl Matches {
     /// Reads the words after the command's name.
     pub(crate) fn parse(command: Command, words: &[String]) -> Result<Self, FlagError> {
-        let words = flags::split(words, |name| {
-            let arg = flags_of(&command).find(|arg| arg.get_long() == Some(name))?;
-            Some(if is_switch(arg) { Kind::Switch } else { Kind::Value })
-        })?;
+        let words = split(&command, words)?;
         let canonical = words.flags.iter().map(|(name, value)| format!("--{name}={value}"));
         let canonical: Vec<String> = canonical.chain(["--".to_owned()]).chain(words.rest).collect();
         command.try_get_matches_from(canonical).map(Self).map_err(|error| invalid_value(&error))
@@ -525,6 +756,22 @@ mod tests {
         wal().debug_assert();
         assert_eq!(find("wal").unwrap().get_name(), "wal");
         assert!(find("foo").is_none());
+    }
+
+    #[test]
+    fn flags_may_follow_the_path_where_we_say_so() {
+        let cases = [
+            ("db -txid 4 -timeout 1", "-txid 4 -timeout 1 db"),
+            ("-json db -txid 4", "-json -txid 4 db"),
+            ("-txid 4 db", "-txid 4 db"),
+            ("-- db -txid", "-- db -txid"),
+            ("a b", "b a"),
+            ("-nonsense", "-nonsense"),
+        ];
+        for (line, expected) in cases {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            assert_eq!(path_last(&find("wait").unwrap(), &words).join(" "), expected);
+        }
     }
 
     #[test]

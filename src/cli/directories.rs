@@ -2,21 +2,26 @@
 //! and replicating, and those that a replica has, for restoring.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::error::CliError;
 use super::open;
 use crate::config::{Config, Database, Directory};
-use crate::directory::{Scan, Wanted, scan};
+use crate::directory::{FileId, Scan, Wanted, scan};
 use crate::replica::databases_below;
 
 /// Every database of the config: first those with an entry of their own, then
 /// what is in its directories now.
 pub(super) fn databases(config: &Config) -> Result<Vec<Database>, CliError> {
+    databases_beside(config, &|_, _| false)
+}
+
+/// The same in a process that has databases open: those that `known` tells are not looked into.
+fn databases_beside(config: &Config, known: &dyn Fn(&Path, FileId) -> bool) -> Result<Vec<Database>, CliError> {
     let mut all = config.databases()?.to_vec();
     let mut paths: HashSet<PathBuf> = all.iter().map(|database| database.path.clone()).collect();
     for directory in config.directories() {
-        for found in look(directory)?.databases {
+        for found in look(directory, known)?.databases {
             if paths.insert(found.path.clone()) {
                 all.push(directory.database(&found.path)?);
             }
@@ -27,9 +32,9 @@ pub(super) fn databases(config: &Config) -> Result<Vec<Database>, CliError> {
 
 /// The same, for replicating: a directory without a database is a mistake, unless
 /// some are expected later.
-pub(super) fn to_replicate(config: &Config) -> Result<Vec<Database>, CliError> {
+pub(super) fn to_replicate(config: &Config, known: &dyn Fn(&Path, FileId) -> bool) -> Result<Vec<Database>, CliError> {
     config.runnable()?;
-    let all = databases(config)?;
+    let all = databases_beside(config, known)?;
     for directory in config.directories().iter().filter(|directory| !directory.watch) {
         if all.iter().all(|database| !directory.holds(&database.path)) {
             let (dir, pattern) = (directory.dir.display(), directory.pattern());
@@ -41,13 +46,12 @@ pub(super) fn to_replicate(config: &Config) -> Result<Vec<Database>, CliError> {
     Ok(all)
 }
 
-/// A first look at a directory, before anything in it is open.
-pub(super) fn look(directory: &Directory) -> Result<Scan, CliError> {
+fn look(directory: &Directory, known: &dyn Fn(&Path, FileId) -> bool) -> Result<Scan, CliError> {
     let wanted = Wanted {
         enter: &|dir| directory.recursive && !Directory::is_state(dir),
         file: &|path| directory.holds(path),
         entering: &mut |_| {},
-        known: &|_, _| false,
+        known,
     };
     scan(&directory.dir, wanted)
         .map_err(|error| CliError::failed(format!("cannot look into directory {}: {error}", directory.dir.display())))

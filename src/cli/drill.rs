@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use serde::Serialize;
 
@@ -12,7 +13,7 @@ use super::render;
 use super::{Context, DrillOptions};
 use crate::config::{Database, Drill};
 use crate::daemon::{Destination, Job, Rehearsal};
-use crate::drill::{Mode, Proven, rehearse};
+use crate::drill::{LastProof, Mode, Proven, Records, rehearse};
 use crate::status::DatabaseId;
 
 /// What the daemon is to rehearse for a database.
@@ -27,6 +28,7 @@ pub(super) fn rehearsals(database: &Database, id: DatabaseId, job: &Job) -> Vec<
         interval: drill.interval,
         budget: drill.budget,
         base_on_failure: drill.base_on_failure,
+        records: Records::new(&job.capture.state_dir()),
     };
     job.replicas.iter().enumerate().map(one).collect()
 }
@@ -60,11 +62,26 @@ pub(crate) fn run(options: &DrillOptions, context: &Context) -> Result<ExitCode,
     let mut rows = Vec::new();
     for replica in &replicas {
         let outcome = runtime.block_on(rehearse(replica, &mode));
+        if let (Ok(proven), Some(database)) = (&outcome, &subject.database) {
+            record(database, replica.name(), proven);
+        }
         rows.push(Row::new(replica.name(), replica.kind(), outcome.map_err(|error| chain(&error))));
     }
     let text = if options.json { render::json(&rows)? } else { rows.iter().map(Row::text).collect() };
     render::print(&text)?;
     Ok(if rows.iter().all(|row| row.ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// For `info`, where the database has local state: elsewhere nothing is made for it.
+fn record(database: &Database, replica: &str, proven: &Proven) {
+    let state_dir = open::state_dir(database);
+    let Proven { txid, time, took, .. } = *proven;
+    let proof = LastProof { at: SystemTime::now().into(), txid, time, took };
+    if state_dir.is_dir()
+        && let Err(error) = Records::new(&state_dir).put(replica, &proof)
+    {
+        render::complain(&format!("Warning: what was proven cannot be written down: {error}"));
+    }
 }
 
 #[derive(Serialize)]

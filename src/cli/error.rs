@@ -1,7 +1,8 @@
 //! What a command can fail with, as the person at the terminal reads it.
 //!
 //! The text goes to stderr after `Error: `; a hint follows on its own line after
-//! `Try: `. Every failure is exit code 1. Rooms state facts; a command that fails
+//! `Try: `. Every failure is exit code 1, except that of a child process whose
+//! code was asked for. Rooms state facts; a command that fails
 //! because of one wraps it in [`CliError::Failed`], which prints the causes too.
 
 use std::error::Error;
@@ -11,14 +12,12 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// The first word names no command.
-    #[error("{program} {command}: unknown command{remark}")]
+    #[error("{program} {command}: unknown command")]
     UnknownCommand {
         /// The program's name as it was called.
         program: String,
         /// The word.
         command: String,
-        /// What else there is to say about it; may be empty.
-        remark: &'static str,
     },
     /// The flags could not be read; the help text has been shown.
     #[error("{reason}")]
@@ -52,6 +51,14 @@ pub enum CliError {
         /// A complete command to try instead.
         hint: String,
     },
+    /// The child process ended badly. Its own output says why.
+    #[error("{outcome}")]
+    Child {
+        /// How, as Go spells it.
+        outcome: String,
+        /// What to exit with.
+        code: u8,
+    },
     /// The command's output could not be written.
     #[error("cannot write the output: {0}")]
     Output(io::Error),
@@ -79,6 +86,14 @@ impl CliError {
     /// A known option whose feature is not part of this build.
     pub fn not_available(what: impl Into<String>) -> Self {
         Self::NotAvailable { what: what.into() }
+    }
+
+    /// What the process ends with.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Child { code, .. } => *code,
+            _ => 1,
+        }
     }
 
     /// A complete command to try instead, if there is one worth showing.

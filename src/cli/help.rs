@@ -30,7 +30,9 @@ pub(crate) fn of(command: &Command, program: &str) -> String {
     for line in usage.lines() {
         text.push_str(&format!("\n\t{program} {name} {line}\n"));
     }
-    text.push_str("\nArguments:\n");
+    if commands::flags_of(command).next().is_some() {
+        text.push_str("\nArguments:\n");
+    }
     for arg in commands::flags_of(command) {
         text.push_str(&format!("\n\t-{}", arg.get_id()));
         for placeholder in arg.get_value_names().unwrap_or_default() {
@@ -76,19 +78,32 @@ mod tests {
         let names: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix('\t')?.split("  ").next()).skip(1).collect();
         let expected = [
             "audit",
+            "check",
+            "completion",
             "databases",
             "doctor",
             "drill",
             "generations",
             "info",
+            "list",
             "ltx",
+            "man",
             "pin",
             "prune",
+            "register",
+            "reload",
             "replicate",
+            "reset",
             "restore",
             "snapshots",
+            "start",
+            "status",
+            "stop",
+            "sync",
+            "unregister",
             "verify",
             "version",
+            "wait",
         ];
         assert_eq!(names, expected);
     }

@@ -13,8 +13,9 @@ use super::open;
 use super::render::{self, Table, seconds};
 use super::{Context, InfoOptions};
 use crate::config::duration;
+use crate::drill::{LastProof, Records};
 use crate::ltx::Level;
-use crate::replica::Replica;
+use crate::replica::{Pin, Replica};
 use crate::restore::{Estimate, Overview, overview};
 
 /// Shows what can be restored.
@@ -28,12 +29,18 @@ pub(crate) fn run(options: &InfoOptions, context: &Context) -> Result<(), CliErr
         return Err(CliError::usage(format!("there is no replica {name:?}")));
     }
     let runtime = super::runtime()?;
+    let records = subject.database.as_ref().map(|database| Records::new(&open::state_dir(database)));
     let (mut shown, mut failed) = (Vec::new(), Vec::new());
     for replica in &replicas {
-        match runtime.block_on(overview(replica, options.parallelism)) {
-            Ok(overview) => shown.push(Shown::new(replica, &overview)),
+        let proof = records.as_ref().and_then(|records| records.of(replica.name()));
+        let looked = runtime.block_on(async {
+            let overview = overview(replica, options.parallelism).await.map_err(CliError::failed)?;
+            let pins = replica.pins().await.map_err(CliError::failed)?;
+            Ok::<_, CliError>((overview, pins))
+        });
+        match looked {
+            Ok((overview, pins)) => shown.push(Shown::new(replica, &overview, &pins, proof)),
             Err(error) => {
-                let error = CliError::failed(error).to_string();
                 render::complain(&format!("Warning: replica {:?}: {error}", replica.name()));
                 failed.push(replica.name());
             }
@@ -63,6 +70,9 @@ struct Shown {
     generations: Vec<Generation>,
     ranges: Vec<Stretch>,
     levels: Vec<Holding>,
+    pins: Vec<Pinned>,
+    /// What a rehearsal of a restore has shown, if the database is on this machine.
+    last_proof: Option<Proof>,
     restore: Option<Restore>,
     /// Why the newest state cannot be restored.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -98,6 +108,22 @@ struct Holding {
 }
 
 #[derive(Serialize)]
+struct Pinned {
+    name: String,
+    txid: String,
+    timestamp: String,
+}
+
+#[derive(Serialize)]
+struct Proof {
+    /// Empty for a backup of Litestream 0.3.
+    txid: String,
+    timestamp: String,
+    proven_at: String,
+    duration_ms: u128,
+}
+
+#[derive(Serialize)]
 struct Restore {
     segments: usize,
     size: u64,
@@ -108,7 +134,7 @@ struct Restore {
 }
 
 impl Shown {
-    fn new(replica: &Replica, overview: &Overview) -> Self {
+    fn new(replica: &Replica, overview: &Overview, pins: &[Pin], proof: Option<LastProof>) -> Self {
         let generations = overview.generations.iter().map(|run| Generation {
             generation: run.generation.map(|generation| generation.to_string()),
             min_txid: run.txids.min().to_string(),
@@ -141,6 +167,8 @@ impl Shown {
             generations: generations.collect(),
             ranges: ranges.collect(),
             levels: levels.collect(),
+            pins: pins.iter().map(Pinned::from).collect(),
+            last_proof: proof.map(Proof::from),
             restore: overview.latest.as_ref().ok().map(Restore::from),
             problem: overview.latest.as_ref().err().map(ToString::to_string),
         }
@@ -155,8 +183,9 @@ impl Shown {
         };
         let mut text = format!(
             "replica:   {replica} ({kind})\nposition:  {position}\nholds:     {objects} objects, {}\n\
-             points:    {points}\nrestore:   {restore}\n",
-            ByteSize(*size).display().si()
+             points:    {points}\nrestore:   {restore}\nproven:    {}\n",
+            ByteSize(*size).display().si(),
+            self.last_proof.as_ref().map_or_else(|| "-".to_owned(), Proof::text),
         );
         let mut table = Table::new(["generation", "min_txid", "max_txid", "start", "end"]);
         for Generation { generation, min_txid, max_txid, start, end } in &self.generations {
@@ -177,7 +206,38 @@ impl Shown {
             table.row([level.to_string(), (*class).to_owned(), objects.to_string(), size.to_string()]);
         }
         text.push_str(&format!("\n{}", table.text()));
+        if !self.pins.is_empty() {
+            let mut table = Table::new(["pin", "txid", "timestamp"]);
+            for Pinned { name, txid, timestamp } in &self.pins {
+                table.row([name, txid, timestamp].map(String::clone));
+            }
+            text.push_str(&format!("\n{}", table.text()));
+        }
         text
+    }
+}
+
+impl From<&Pin> for Pinned {
+    fn from(pin: &Pin) -> Self {
+        Self { name: pin.name.to_string(), txid: pin.txid.to_string(), timestamp: seconds(pin.time) }
+    }
+}
+
+impl From<LastProof> for Proof {
+    fn from(proof: LastProof) -> Self {
+        Self {
+            txid: proof.txid.map_or_else(String::new, |txid| txid.to_string()),
+            timestamp: proof.time.to_string(),
+            proven_at: seconds(proof.at),
+            duration_ms: proof.took.as_millis(),
+        }
+    }
+}
+
+impl Proof {
+    fn text(&self) -> String {
+        let Self { txid, timestamp, proven_at, duration_ms } = self;
+        format!("{txid} ({timestamp}), by a rehearsal at {proven_at} that took {duration_ms} ms")
     }
 }
 

@@ -1,15 +1,17 @@
 //! The terminal: which command, with what options, what it prints, how it ends.
 //!
-//! Always true: exit code 0 or 1, nothing else. A failure prints `Error: ` and the
+//! Always true: exit code 0 or 1, nothing else, unless the code of a child process
+//! was asked for, or by `check`, which speaks to monitoring systems. A failure prints `Error: ` and the
 //! reason on stderr, sometimes a second line `Try: ` with a command that works,
 //! and nothing on stdout, with two exceptions: flags that cannot be read also
 //! print the command's help on stdout, as scripts have come to expect, and a
 //! command that examines something prints what it found.
 
 mod audit;
+mod check;
 mod commands;
+mod completion;
 mod directories;
-mod directory_watch;
 mod doctor;
 mod drill;
 mod error;
@@ -19,16 +21,22 @@ mod info;
 mod inspect;
 mod listing;
 mod log;
+mod manual;
+mod observe;
 mod older;
+mod once;
 mod open;
 mod options;
 mod pin;
 mod prune;
 mod quote;
+mod remote;
 mod render;
 mod replicate;
+mod reset;
 mod restore;
 mod settings;
+mod status;
 mod values;
 mod version;
 
@@ -43,11 +51,12 @@ use crate::audit::Scope;
 use commands::Matches;
 use flags::FlagError;
 
+pub use completion::Shell;
 pub use error::CliError;
 pub use options::{
-    AuditOptions, ConfigFlags, DatabasesOptions, DoctorOptions, DrillOptions, GenerationsOptions, InfoOptions, Job,
-    Levels, LtxOptions, PinAction, PinOptions, PruneOptions, ReplicateOptions, RestoreAllOptions, RestoreJob,
-    RestoreOptions, Source, VersionOptions, WalOptions,
+    Ask, AuditOptions, CheckOptions, ConfigFlags, DatabasesOptions, DoctorOptions, DrillOptions, GenerationsOptions,
+    InfoJob, InfoOptions, Job, Levels, LtxOptions, Order, PinAction, PinOptions, PruneOptions, ReplicateOptions,
+    ResetOptions, RestoreAllOptions, RestoreJob, RestoreOptions, Source, StatusOptions, VersionOptions, WalOptions,
 };
 pub use settings::{Context, Subject};
 
@@ -73,7 +82,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             if let Some(hint) = error.hint() {
                 render::complain(&format!("Try: {hint}"));
             }
-            ExitCode::FAILURE
+            ExitCode::from(error.exit_code())
         }
     }
 }
@@ -97,11 +106,12 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
         _ => {}
     }
     let Some(command) = commands::find(name) else {
-        let remark = if OTHER_COMMANDS.contains(&name.as_str()) { " in this version" } else { "" };
-        return Err(CliError::UnknownCommand { program: program.clone(), command: name.clone(), remark });
+        return Err(CliError::UnknownCommand { program: program.clone(), command: name.clone() });
     };
     let command_name = command.get_name().to_owned();
-    let matches = match Matches::parse(command.clone(), words) {
+    // A command of ours alone, so no script relies on the path ending the flags.
+    let words = if command_name == "wait" { commands::path_last(&command, words) } else { words.to_vec() };
+    let matches = match Matches::parse(command.clone(), &words) {
         Ok(matches) => matches,
         Err(FlagError::Help) => {
             render::print(&help::of(&command, program))?;
@@ -109,6 +119,9 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
         }
         Err(error) => {
             let reason = error.to_string();
+            if name == "check" {
+                return Ok(check::run(Err(CliError::Flags { reason }), context));
+            }
             render::complain(&reason);
             render::print(&help::of(&command, program))?;
             return Err(CliError::Flags { reason });
@@ -117,12 +130,24 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
     match command_name.as_str() {
         "audit" => return audit::run(&options::audit(&matches, program)?, Scope::All, context),
         "verify" => return audit::run(&options::audit(&matches, program)?, Scope::Chain, context),
+        "check" => return Ok(check::run(options::check(&matches), context)),
+        "completion" => render::print(&completion::script(options::completion(&matches, program)?, program)),
         "databases" => inspect::databases(&options::databases(&matches)?, context),
         "doctor" => doctor::run(&options::doctor(&matches)?, context),
         "drill" => return drill::run(&options::drill(&matches, program)?, context),
         "generations" => listing::generations(&options::generations(&matches, program)?, context),
-        "info" => info::run(&options::info(&matches, program)?, context),
+        "info" => match options::info(&matches, program)? {
+            InfoJob::Daemon(ask) => remote::run(&Order::Info, &ask, context),
+            InfoJob::Replicas(options) => info::run(&options, context),
+        },
+        "list" | "register" | "reload" | "start" | "stop" | "sync" | "unregister" | "wait" => {
+            let (order, ask) = options::order(&matches, &command_name, program)?;
+            remote::run(&order, &ask, context)
+        }
+        "status" => status::run(&options::status(&matches)?, context),
+        "reset" => reset::run(&options::reset(&matches, program)?, context),
         "ltx" => listing::ltx(&options::ltx(&matches, program)?, context),
+        "man" => options::man(&matches).and_then(|()| render::print(&manual::page(program))),
         "pin" => pin::run(&options::pin(&matches, program, SystemTime::now().into())?, context),
         "prune" => prune::run(&options::prune(&matches, program)?, context),
         "replicate" => replicate::run(&options::replicate(&matches)?, context),
@@ -134,9 +159,6 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
     }
     .map(|()| ExitCode::SUCCESS)
 }
-
-/// Commands of Litestream that people may try here.
-const OTHER_COMMANDS: [&str; 8] = ["status", "reset", "start", "stop", "list", "register", "unregister", "sync"];
 
 /// What runs requests of commands that are not the daemon.
 fn runtime() -> Result<Runtime, CliError> {

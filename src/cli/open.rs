@@ -92,7 +92,7 @@ fn looking(storage: S3Storage, conditional_writes: bool) -> Arc<dyn Storage> {
 }
 
 /// The first place that exists, else the first.
-fn directory(candidates: &[PathBuf]) -> PathBuf {
+pub(super) fn directory(candidates: &[PathBuf]) -> PathBuf {
     let existing = candidates.iter().find(|path| path.is_dir());
     existing.or(candidates.first()).cloned().unwrap_or_default()
 }
@@ -100,7 +100,7 @@ fn directory(candidates: &[PathBuf]) -> PathBuf {
 /// Which places are taken, on replicas and on this machine: under two histories in
 /// one place both would fight over its names.
 #[derive(Debug, Default)]
-pub(super) struct Places(HashMap<String, (PathBuf, String)>);
+pub(super) struct Places(HashMap<String, String>);
 
 impl Places {
     /// Takes the places of a database, all or none.
@@ -118,20 +118,15 @@ impl Places {
         let wanted: Vec<_> = replicas.chain([local]).collect();
         for (at, (identity, who, place)) in wanted.iter().enumerate() {
             let own = wanted[..at].iter().find(|(earlier, ..)| earlier == identity).map(|(_, other, _)| other);
-            if let Some(other) = own.or(self.0.get(identity).map(|(_, other)| other)) {
+            if let Some(other) = own.or(self.0.get(identity)) {
                 let message = format!("{other} and {who} are in one place, {place}: give each a path of its own");
                 return Err(CliError::usage(message));
             }
         }
         for (identity, who, _) in wanted {
-            self.0.insert(identity, (database.path.clone(), who));
+            self.0.insert(identity, who);
         }
         Ok(())
-    }
-
-    /// Frees the places of a database.
-    pub(super) fn free(&mut self, path: &Path) {
-        self.0.retain(|_, (taken_by, _)| taken_by != path);
     }
 }
 
@@ -163,6 +158,12 @@ fn resolved(path: &Path) -> PathBuf {
 
 /// A handful of databases costs nothing; of many, those that nobody writes to are left alone.
 const PARKING: Parking = Parking { after: Duration::from_secs(5 * 60), among: 100 };
+/// Where the local state of a database is.
+pub(super) fn state_dir(database: &Database) -> PathBuf {
+    let defaults = capture::Options::new(&database.path);
+    let meta_path = database.meta_path.clone().unwrap_or(defaults.meta_path);
+    capture::Options { meta_path, path: defaults.path, ..capture::Options::new(&database.path) }.state_dir()
+}
 
 /// What the daemon does for a database.
 pub(super) fn job(database: &Database) -> Result<Job, CliError> {
@@ -233,7 +234,8 @@ fn policy(settings: &ReplicaSettings) -> Policy {
     }
 }
 
-fn encoding(settings: &ReplicaSettings) -> Encoding {
+/// How segments are packed there.
+pub(super) fn encoding(settings: &ReplicaSettings) -> Encoding {
     match settings.ltx_encoding {
         LtxEncoding::Block => Encoding::Block,
         LtxEncoding::Frame => Encoding::Frame,

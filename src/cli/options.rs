@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::commands::Matches;
+use super::completion::Shell;
 use super::error::CliError;
 use super::values;
 use crate::config::shown_url;
@@ -30,6 +31,95 @@ pub enum Source {
     Url(String),
 }
 
+/// `-timeout`; `None` stands for a negative one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Timeout(pub(crate) Option<Duration>);
+
+/// How to ask the daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// The config file, which may say where the socket is.
+    pub config: ConfigFlags,
+    /// `-socket`.
+    pub socket: Option<PathBuf>,
+    /// How long to wait for the answer; `None`: however long.
+    pub timeout: Option<Duration>,
+    /// Print JSON.
+    pub json: bool,
+}
+
+/// What to ask the daemon for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Follow a database again.
+    Start(PathBuf),
+    /// Let go of a database for a while.
+    Stop(PathBuf),
+    /// Capture what is committed.
+    Sync {
+        /// The database.
+        database: PathBuf,
+        /// And upload it.
+        wait: bool,
+    },
+    /// Wait until something is confirmed, without uploading it any sooner.
+    Wait {
+        /// The database.
+        database: PathBuf,
+        /// What; `None`: what is committed now.
+        txid: Option<u64>,
+    },
+    /// Follow another database.
+    Register {
+        /// The database.
+        database: PathBuf,
+        /// Where it goes.
+        replica: String,
+    },
+    /// Follow a database no more.
+    Unregister {
+        /// The database.
+        database: PathBuf,
+        /// Only tell what would be asked.
+        dry_run: bool,
+    },
+    /// Read the config again.
+    Reload,
+    /// Name the databases.
+    List,
+    /// Tell about the daemon itself.
+    Info,
+}
+
+/// `info`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InfoJob {
+    /// About the daemon.
+    Daemon(Ask),
+    /// About replicas.
+    Replicas(InfoOptions),
+}
+
+/// `status`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusOptions {
+    /// How to ask the daemon.
+    pub ask: Ask,
+    /// Only this database.
+    pub database: Option<PathBuf>,
+}
+
+/// `reset`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResetOptions {
+    /// The config file.
+    pub config: ConfigFlags,
+    /// The database.
+    pub database: PathBuf,
+    /// Only tell.
+    pub dry_run: bool,
+}
+
 /// `audit` and `verify`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditOptions {
@@ -41,6 +131,25 @@ pub struct AuditOptions {
     pub replica: Option<String>,
     /// Print JSON.
     pub json: bool,
+}
+
+/// `check`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckOptions {
+    /// The config file.
+    pub config: ConfigFlags,
+    /// Only this database.
+    pub database: Option<PathBuf>,
+    /// Where the daemon answers.
+    pub addr: Option<String>,
+    /// What must be shown to it.
+    pub token_file: Option<PathBuf>,
+    /// A longer lag is a warning.
+    pub warning: Option<Duration>,
+    /// A longer lag is critical.
+    pub critical: Option<Duration>,
+    /// How long to wait for answers.
+    pub timeout: Duration,
 }
 
 /// `databases`.
@@ -95,7 +204,7 @@ pub struct GenerationsOptions {
     pub replica: Option<String>,
 }
 
-/// `info`.
+/// `info` about replicas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InfoOptions {
     /// The config file.
@@ -155,6 +264,8 @@ pub struct PruneOptions {
     pub replica: Option<String>,
     /// In place of `snapshot.retention`; always given with a URL.
     pub retention: Option<Duration>,
+    /// First make the newest point a snapshot.
+    pub snapshot: bool,
     /// Only tell.
     pub dry_run: bool,
     /// Also delete more than half of the snapshots.
@@ -217,12 +328,22 @@ pub struct ReplicateOptions {
     pub job: Job,
     /// Sync each database once, then stop.
     pub once: bool,
+    /// The command line of a child process; beats the config.
+    pub exec: Option<String>,
+    /// Exit with the code of the child process.
+    pub exec_exit_code: bool,
+    /// Then make the newest point of every replica a snapshot.
+    pub force_snapshot: bool,
+    /// Then delete what policy no longer keeps.
+    pub enforce_retention: bool,
     /// `-log-level`, which beats `LOG_LEVEL` and the config.
     pub log_level: Option<String>,
     /// Restore every database whose file is missing before replication starts.
     pub restore_if_db_not_exists: bool,
     /// An unreachable replica at start is fatal.
     pub strict_start: bool,
+    /// Where the control socket is served, in place of what the config says.
+    pub socket: Option<PathBuf>,
     /// `-trace` was given: say once that it does nothing.
     pub trace_given: bool,
 }
@@ -274,6 +395,8 @@ impl RestoreOptions {
 /// `restore -all`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RestoreAllOptions {
+    /// Everything below this URL, in place of everything in the config.
+    pub below: Option<String>,
     /// The directory that the databases go to, if not to where they are configured.
     pub dir: Option<PathBuf>,
     /// Everything that is the same for each.
@@ -290,6 +413,11 @@ impl RestoreAllOptions {
     pub(crate) fn of(&self, database: &Path, output: PathBuf) -> RestoreOptions {
         let source = Source::Database(database.to_path_buf());
         RestoreOptions { source, output: Some(output), ..self.template.clone() }
+    }
+
+    /// The options for one that was found below a URL.
+    pub(crate) fn of_url(&self, url: String, output: PathBuf) -> RestoreOptions {
+        RestoreOptions { source: Source::Url(url), output: Some(output), ..self.template.clone() }
     }
 }
 
@@ -342,6 +470,44 @@ fn source(matches: &Matches, example: &str) -> Result<Source, CliError> {
     }
 }
 
+pub(crate) fn completion(matches: &Matches, program: &str) -> Result<Shell, CliError> {
+    let words = matches.words();
+    let [name] = words.as_slice() else {
+        let message = "the name of a shell required: bash, zsh or fish".to_owned();
+        return Err(CliError::Usage { message, hint: Some(format!("{program} completion bash")) });
+    };
+    Shell::from_name(name)
+        .ok_or_else(|| CliError::usage(format!("no completion for {name:?}: there is bash, zsh and fish")))
+}
+
+pub(crate) fn man(matches: &Matches) -> Result<(), CliError> {
+    match matches.words().as_slice() {
+        [] => Ok(()),
+        _ => Err(CliError::usage("too many arguments")),
+    }
+}
+
+pub(crate) fn check(matches: &Matches) -> Result<CheckOptions, CliError> {
+    let database = match matches.words().as_slice() {
+        [] => None,
+        [path] => Some(PathBuf::from(path)),
+        _ => return Err(CliError::usage("too many arguments")),
+    };
+    let (warning, critical) = (matches.duration("warning"), matches.duration("critical"));
+    if warning.zip(critical).is_some_and(|(warning, critical)| warning > critical) {
+        return Err(CliError::usage("-warning must not be longer than -critical"));
+    }
+    Ok(CheckOptions {
+        config: config_flags(matches),
+        database,
+        addr: matches.text("addr"),
+        token_file: matches.path("token-file"),
+        warning,
+        critical,
+        timeout: matches.duration("timeout").unwrap_or(Duration::from_secs(10)),
+    })
+}
+
 pub(crate) fn databases(matches: &Matches) -> Result<DatabasesOptions, CliError> {
     if !matches.words().is_empty() {
         return Err(CliError::usage("too many arguments"));
@@ -365,14 +531,87 @@ pub(crate) fn generations(matches: &Matches, program: &str) -> Result<Generation
     Ok(GenerationsOptions { config: config_flags(matches), source, replica: matches.text("replica") })
 }
 
-pub(crate) fn info(matches: &Matches, program: &str) -> Result<InfoOptions, CliError> {
-    Ok(InfoOptions {
+pub(crate) fn info(matches: &Matches, program: &str) -> Result<InfoJob, CliError> {
+    if matches.words().is_empty() {
+        return Ok(InfoJob::Daemon(ask(matches, "info")?));
+    }
+    for flag in ["socket", "timeout"] {
+        if matches.text(flag).is_some() || matches.get::<Timeout>(flag).is_some() {
+            let message = format!("cannot specify -{flag} with a database or a replica: that is for asking the daemon");
+            return Err(CliError::usage(message));
+        }
+    }
+    Ok(InfoJob::Replicas(InfoOptions {
         config: config_flags(matches),
         source: source(matches, &format!("{program} info /path/to/db"))?,
         replica: matches.text("replica"),
         parallelism: matches.get("parallelism").unwrap_or(DEFAULT_PARALLELISM),
         json: matches.on("json"),
-    })
+    }))
+}
+
+/// What the commands that ask the daemon have in common.
+fn ask(matches: &Matches, command: &str) -> Result<Ask, CliError> {
+    let default = if ["info", "list", "status"].contains(&command) { 10 } else { 30 };
+    // For these two the original takes 0 for "however long".
+    let endless = ["start", "stop"].contains(&command);
+    let timeout = match matches.get("timeout").unwrap_or(Timeout(Some(Duration::from_secs(default)))) {
+        Timeout(Some(timeout)) if !timeout.is_zero() => Some(timeout),
+        _ if endless => None,
+        _ => return Err(CliError::usage("timeout must be greater than 0")),
+    };
+    Ok(Ask { config: config_flags(matches), socket: matches.path("socket"), timeout, json: matches.on("json") })
+}
+
+pub(crate) fn order(matches: &Matches, command: &str, program: &str) -> Result<(Order, Ask), CliError> {
+    let database = || {
+        let example = match command {
+            "register" => "-replica s3://bucket/prefix /path/to/db",
+            _ => "/path/to/db",
+        };
+        one_database(matches, &format!("{program} {command} {example}"))
+    };
+    let order = match command {
+        "start" => Order::Start(database()?),
+        "stop" => Order::Stop(database()?),
+        "sync" => Order::Sync { database: database()?, wait: matches.on("wait") },
+        "wait" => Order::Wait { database: database()?, txid: matches.get("txid") },
+        "register" => {
+            let database = database()?;
+            let replica = matches.text("replica").ok_or_else(|| CliError::Usage {
+                message: "-replica is required".to_owned(),
+                hint: Some(format!("{program} register -replica s3://bucket/prefix {}", database.display())),
+            })?;
+            Order::Register { database, replica }
+        }
+        "unregister" => Order::Unregister { database: database()?, dry_run: matches.on("dry-run") },
+        _ if !matches.words().is_empty() => return Err(CliError::usage("too many arguments")),
+        "reload" => Order::Reload,
+        _ => Order::List,
+    };
+    Ok((order, ask(matches, command)?))
+}
+
+pub(crate) fn status(matches: &Matches) -> Result<StatusOptions, CliError> {
+    let database = match matches.words().as_slice() {
+        [] => None,
+        [path] => Some(PathBuf::from(path)),
+        _ => return Err(CliError::usage("too many arguments")),
+    };
+    Ok(StatusOptions { ask: ask(matches, "status")?, database })
+}
+
+pub(crate) fn reset(matches: &Matches, program: &str) -> Result<ResetOptions, CliError> {
+    let database = one_database(matches, &format!("{program} reset /path/to/db"))?;
+    Ok(ResetOptions { config: config_flags(matches), database, dry_run: matches.on("dry-run") })
+}
+
+fn one_database(matches: &Matches, example: &str) -> Result<PathBuf, CliError> {
+    match matches.words().as_slice() {
+        [] => Err(CliError::Usage { message: "database path required".to_owned(), hint: Some(example.to_owned()) }),
+        [path] => Ok(PathBuf::from(path)),
+        _ => Err(CliError::usage("too many arguments")),
+    }
 }
 
 pub(crate) fn ltx(matches: &Matches, program: &str) -> Result<LtxOptions, CliError> {
@@ -411,11 +650,15 @@ pub(crate) fn prune(matches: &Matches, program: &str) -> Result<PruneOptions, Cl
     if retention.is_some_and(|retention| retention.is_zero()) {
         return Err(CliError::usage("-retention must be greater than 0"));
     }
+    if matches.on("snapshot") && matches.on("dry-run") {
+        return Err(CliError::usage("cannot specify -snapshot with -dry-run: nothing is to be written"));
+    }
     Ok(PruneOptions {
         config: config_flags(matches),
         source,
         replica: matches.text("replica"),
         retention,
+        snapshot: matches.on("snapshot"),
         dry_run: matches.on("dry-run"),
         confirm: matches.on("confirm"),
     })
@@ -467,22 +710,21 @@ pub(crate) fn replicate(matches: &Matches) -> Result<ReplicateOptions, CliError>
         return Err(CliError::usage("cannot specify -once flag with -exec"));
     }
     for flag in ["force-snapshot", "enforce-retention"] {
-        if matches.on(flag) {
-            return Err(match once {
-                true => CliError::not_available(format!("-{flag}")),
-                false => CliError::usage(format!("cannot specify -{flag} flag without -once")),
-            });
+        if matches.on(flag) && !once {
+            return Err(CliError::usage(format!("cannot specify -{flag} flag without -once")));
         }
-    }
-    if matches.text("exec").is_some() {
-        return Err(CliError::not_available("running a child process (-exec)"));
     }
     Ok(ReplicateOptions {
         job,
         once,
+        exec: matches.text("exec"),
+        exec_exit_code: matches.on("exec-exit-code"),
+        force_snapshot: matches.on("force-snapshot"),
+        enforce_retention: matches.on("enforce-retention"),
         log_level: matches.text("log-level"),
         restore_if_db_not_exists: matches.on("restore-if-db-not-exists"),
         strict_start: matches.on("strict-start"),
+        socket: matches.path("socket"),
         trace_given: matches.text("trace").is_some(),
     })
 }
@@ -492,12 +734,24 @@ pub(crate) fn restore(matches: &Matches, program: &str, now: Timestamp) -> Resul
         let source = source(matches, &format!("{program} restore -o /path/to/db s3://bucket/prefix"))?;
         return restore_of(matches, program, source, now).map(RestoreJob::One);
     }
-    if !matches.words().is_empty() {
-        return Err(CliError::usage(
-            "cannot specify a database or a replica URL with -all: it means those of the config",
-        ));
-    }
+    let below = match matches.words().as_slice() {
+        [] => None,
+        [url] if is_url(url) => Some(url.clone()),
+        _ => {
+            let message = "cannot specify a database with -all: it means those of the config, or all below one URL";
+            return Err(CliError::usage(message));
+        }
+    };
     let template = restore_of(matches, program, Source::Database(PathBuf::new()), now)?;
+    if let Some(url) = &below {
+        if template.output.is_none() {
+            let hint = Some(format!("{program} restore -all -o /path/to/directory {}", shown_url(url)));
+            return Err(CliError::Usage { message: "-o is required when restoring from a URL".to_owned(), hint });
+        }
+        if template.replica.is_some() || template.config.path.is_some() {
+            return Err(CliError::usage("cannot specify -replica or -config with -all and a URL"));
+        }
+    }
     let alone = [
         ("-txid", matches!(template.target, Target::Txid(_))),
         ("-f", template.follow.is_some()),
@@ -507,7 +761,7 @@ pub(crate) fn restore(matches: &Matches, program: &str, now: Timestamp) -> Resul
     if let Some((flag, _)) = alone.into_iter().find(|(_, given)| *given) {
         return Err(CliError::usage(format!("cannot specify -all with {flag}: that is for one database")));
     }
-    Ok(RestoreJob::All(RestoreAllOptions { dir: template.output.clone(), template }))
+    Ok(RestoreJob::All(RestoreAllOptions { below, dir: template.output.clone(), template }))
 }
 
 fn restore_of(matches: &Matches, program: &str, source: Source, now: Timestamp) -> Result<RestoreOptions, CliError> {
@@ -671,6 +925,7 @@ mod tests {
             ),
             ("prune -retention 0s db", "-retention must be greater than 0"),
             ("prune a b", "too many arguments"),
+            ("prune -snapshot -dry-run db", "cannot specify -snapshot with -dry-run: nothing is to be written"),
             ("ltx a b", "too many arguments"),
             ("info", "database path or replica URL required / p info /path/to/db"),
             ("ltx -config c file:///a", "cannot specify a replica URL and the -config flag"),
@@ -698,7 +953,15 @@ mod tests {
             ("restore -f -dry-run db", "cannot specify -f with -dry-run: a database follows the newest state"),
             ("restore -f -delta db", "cannot specify -f with -delta: a database follows the newest state"),
             ("restore -f -follow-interval 0 db", "-follow-interval must be longer than 0"),
-            ("restore -all db", "cannot specify a database or a replica URL with -all: it means those of the config"),
+            (
+                "restore -all db",
+                "cannot specify a database with -all: it means those of the config, or all below one URL",
+            ),
+            (
+                "restore -all file:///r",
+                "-o is required when restoring from a URL / p restore -all -o /path/to/directory file:///r",
+            ),
+            ("restore -all -replica x -o d file:///r", "cannot specify -replica or -config with -all and a URL"),
             ("restore -all -txid 1", "cannot specify -all with -txid: that is for one database"),
             ("restore -all -f", "cannot specify -all with -f: that is for one database"),
             ("restore -all -dry-run", "cannot specify -all with -dry-run: that is for one database"),
@@ -722,11 +985,8 @@ mod tests {
                 "flag \"-exec\" must be positioned before DB_PATH and REPLICA_URL arguments",
             ),
             ("replicate -once -exec x", "cannot specify -once flag with -exec"),
-            ("replicate -exec x", "running a child process (-exec) is not available in this version"),
             ("replicate -force-snapshot", "cannot specify -force-snapshot flag without -once"),
-            ("replicate -once -force-snapshot", "-force-snapshot is not available in this version"),
             ("replicate -enforce-retention", "cannot specify -enforce-retention flag without -once"),
-            ("replicate -once -enforce-retention", "-enforce-retention is not available in this version"),
         ];
         for (line, expected) in cases {
             assert_eq!(refused(line), expected, "{line}");
@@ -800,19 +1060,24 @@ mod tests {
 
     #[test]
     fn every_replicate_flag_arrives() {
-        let line =
-            "replicate -once -log-level debug -restore-if-db-not-exists -strict-start -trace t db file:///a s3://b/c";
+        let line = "replicate -once -force-snapshot -enforce-retention -log-level debug -restore-if-db-not-exists -strict-start -socket s -trace t db file:///a s3://b/c";
         let options = replicate(&matches(line)).unwrap();
         let expected = ReplicateOptions {
             job: Job::Direct { database: "db".into(), urls: vec!["file:///a".into(), "s3://b/c".into()] },
             once: true,
+            exec: None,
+            exec_exit_code: false,
+            force_snapshot: true,
+            enforce_retention: true,
             log_level: Some("debug".into()),
             restore_if_db_not_exists: true,
             strict_start: true,
+            socket: Some("s".into()),
             trace_given: true,
         };
         assert_eq!(options, expected);
-        let options = replicate(&matches("replicate --config=c")).unwrap();
+        let options = replicate(&matches("replicate -exec app --exec-exit-code --config=c")).unwrap();
+        assert_eq!((options.exec.as_deref(), options.exec_exit_code), (Some("app"), true));
         assert_eq!(options.job, Job::Config(ConfigFlags { path: Some("c".into()), expand_env: true }));
     }
 

@@ -1,7 +1,7 @@
 //! `prune`: delete by hand what policy no longer keeps.
 //!
-//! For replicas whose daemon may not delete, with credentials that may, and for
-//! what the daemon does not delete unasked. Nothing is deleted from a replica
+//! For replicas whose daemon may not delete, or not even list, with credentials
+//! that may, and for what the daemon does not delete unasked. Nothing is deleted from a replica
 //! where the command says so; the exit code tells whether all was as asked.
 
 use std::sync::Arc;
@@ -26,6 +26,11 @@ pub(crate) fn run(options: &PruneOptions, context: &Context) -> Result<(), CliEr
         let retention = retention(settings, options.retention);
         let how = upkeep::PruneOptions { retention, dry_run: options.dry_run, confirm: options.confirm };
         let replica = Arc::new(open::replica(settings)?);
+        if options.snapshot {
+            let made = runtime.block_on(upkeep::snapshot(&replica, open::encoding(settings)));
+            let made = made.map_err(|error| CliError::failed(Of { label: label.clone(), error }))?;
+            render::print(&format!("{label}: {} is a snapshot\n", replica.key(made.level, made.txids)))?;
+        }
         let pruned = runtime.block_on(upkeep::prune(&replica, SystemTime::now().into(), &how));
         let pruned = pruned.map_err(|error| CliError::failed(Of { label: label.clone(), error }))?;
         render::print(&told(label, &replica, &pruned, options.dry_run))?;

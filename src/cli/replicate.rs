@@ -1,7 +1,17 @@
 //! `replicate`: run the daemon until told to stop.
 //!
 //! Exit code 0 says that every captured commit is on every replica; otherwise
-//! the command fails and names what is only on this machine.
+//! the command fails and names what is only on this machine. With a child
+//! process (`-exec`) its end is ours, and a failure of it is one of ours.
+
+mod child;
+mod directory_watch;
+mod fleet;
+mod init;
+mod notify;
+mod shell_words;
+mod signals;
+mod socket;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,16 +20,22 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::directories;
-use super::directory_watch::DirectoryWatch;
-use super::drill;
 use super::error::CliError;
-use super::open::{self, Places};
+use super::observe::{self, Wanted};
+use super::once::Asked;
+use super::open;
 use super::options::{Job as What, ReplicateOptions};
 use super::settings::Context;
 use crate::capture::connection;
-use crate::config::{Backend, Config, Database};
-use crate::daemon::{Daemon, Job, Settings, Unconfirmed};
+use crate::config::{Config, Environment, Socket, config_path};
+use crate::daemon::{Daemon, Settings, Unconfirmed};
 use crate::status::{DatabaseFacts, Health};
+
+use child::{Child, CommandLine};
+use directory_watch::DirectoryWatch;
+use fleet::{Fleet, Ways};
+use notify::Manager;
+pub(super) use signals::Signals;
 
 /// Threads for uploads and timers; the blocking work has its own.
 const ASYNC_THREADS: usize = 2;
@@ -28,9 +44,11 @@ const BLOCKING_THREADS: usize = 16;
 
 /// Runs until a signal, or once.
 pub(crate) fn run(options: &ReplicateOptions, context: &Context) -> Result<(), CliError> {
+    init::take_over_if_first()?;
+    let environment = context.environment()?;
     let config = match &options.job {
         What::Config(flags) => context.config(flags)?,
-        What::Direct { database, urls } => Config::direct(database, urls, &context.environment()?)?,
+        What::Direct { database, urls } => Config::direct(database, urls, &environment)?,
     };
     context.start_log(config.logging, options.log_level.as_deref(), &config.warnings)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), sqlite = rusqlite::version(), "{}", context.program);
@@ -43,15 +61,24 @@ pub(crate) fn run(options: &ReplicateOptions, context: &Context) -> Result<(), C
             rusqlite::version()
         )));
     }
-    let databases = directories::to_replicate(&config)?;
-    let places = open::one_place_each(&databases)?;
+    let exec = options.exec.as_ref().or(config.global.exec.as_ref());
+    if options.once && exec.is_some() {
+        return Err(CliError::usage("cannot specify -once flag with -exec"));
+    }
+    let exec = exec.map(|text| CommandLine::parse(text)).transpose()?;
+    open::one_place_each(&directories::to_replicate(&config, &|_, _| false)?)?;
+    let file = match &options.job {
+        What::Config(flags) => Some(config_path(flags.path.as_deref(), &environment)),
+        What::Direct { .. } => None,
+    };
+    let wanted = observe::wanted(&config.global.monitoring, &context.program, file.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(ASYNC_THREADS)
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()
         .map_err(CliError::failed)?;
-    let outcome = runtime.block_on(replicate(options, &config, &databases, places));
+    let outcome = runtime.block_on(replicate(options, context, config, exec.as_ref(), environment, wanted));
     // Whatever still runs belongs to a replica that did not answer in time.
     runtime.shutdown_background();
     outcome
@@ -59,49 +86,16 @@ pub(crate) fn run(options: &ReplicateOptions, context: &Context) -> Result<(), C
 
 async fn replicate(
     options: &ReplicateOptions,
-    config: &Config,
-    databases: &[Database],
-    places: Places,
+    context: &Context,
+    config: Config,
+    exec: Option<&CommandLine>,
+    environment: Environment,
+    wanted: Wanted,
 ) -> Result<(), CliError> {
     // Before anything is started, so that no signal finds the default behaviour.
     let mut signals = Signals::new()?;
     allow_many_files();
-    if databases.is_empty() && config.directories().is_empty() {
-        tracing::error!("no databases specified in configuration");
-    }
-    for database in databases.iter().filter(|d| d.restore_if_db_not_exists || options.restore_if_db_not_exists) {
-        super::restore::if_missing(database).await?;
-    }
-    for replica in databases.iter().flat_map(|d| &d.replicas).filter(|r| !r.upkeep.retention_enabled) {
-        tracing::warn!(name = replica.name, "retention is disabled: nothing is deleted from this replica");
-    }
-    let jobs = databases.iter().map(open::job).collect::<Result<Vec<_>, CliError>>()?;
-    for (database, job) in databases.iter().zip(&jobs) {
-        for (settings, to) in database.replicas.iter().zip(&job.replicas) {
-            if (options.strict_start || config.global.strict_start) && !to.create_only {
-                to.replica.list_all().await.map_err(|error| {
-                    CliError::failed(format!("replica {} of {}: {error}", settings.name, database.path.display()))
-                })?;
-            }
-            if config.directories().iter().any(|directory| directory.holds(&database.path)) {
-                continue; // told once for the whole directory
-            }
-            tracing::info!(
-                db = database.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-                name = settings.name,
-                r#type = to.replica.kind(),
-                "sync-interval" = ?settings.sync_interval,
-                path = settings.backend.location(),
-                "replicating to"
-            );
-            if matches!(&settings.backend, Backend::S3(s3) if !s3.conditional_writes) {
-                tracing::warn!(
-                    name = settings.name,
-                    "conditional writes are off for this replica: make sure that only one program writes to it"
-                );
-            }
-        }
-    }
+    let hangups = signal(SignalKind::hangup()).map_err(CliError::failed)?;
     let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
     let settings = Settings {
         workers,
@@ -110,39 +104,76 @@ async fn replicate(
         disk_free_floor: config.global.disk_free_floor,
         ..Settings::default()
     };
+    let source = match &options.job {
+        What::Config(flags) => Some(flags.clone()),
+        What::Direct { .. } => None,
+    };
+    let socket = options.socket.clone().map(Socket::at).or_else(|| config.global.socket.clone());
+    let ways = Ways {
+        rehearse: !options.once,
+        restore_missing: options.restore_if_db_not_exists,
+        strict: options.strict_start,
+    };
+    let asked = Asked::new(options, config.databases()?)?;
     let daemon = Arc::new(Daemon::start(Vec::new(), settings));
-    for (database, job) in databases.iter().zip(jobs) {
-        take_up(&daemon, database, job, !options.once)?;
-    }
-    for directory in config.directories() {
-        let found = databases.iter().filter(|database| directory.holds(&database.path)).count();
-        let path = directory.dir.display().to_string();
-        let to: Vec<String> = directory.template().replicas.iter().map(|r| r.backend.location()).collect();
-        tracing::info!(path, databases = found, watch = directory.watch, to = to.join(","), "replicating directory to");
-    }
-    let patience = config.global.shutdown_sync_timeout;
-    let watching = (!options.once).then(|| DirectoryWatch::start(&daemon, config, databases, places, patience));
-    let once = match options.once {
-        true => tokio::select! {
-            outcome = synced_once(&daemon) => outcome,
+    let fleet = Arc::new(Fleet::new(daemon, context.clone(), environment, source, config, ways));
+    tokio::select! {
+        launched = fleet.launch() => launched?,
+        // Nothing has been captured, and an interrupted restore is taken up by the next one.
+        stop = signals.next() => {
+            tracing::info!(signal = stop.name(), "signal received before replication began");
+            return Ok(());
+        }
+    };
+    let daemon = &fleet.daemon;
+    let observing = match options.once {
+        true => None,
+        false => Some(observe::start(wanted, daemon.clone()).await),
+    };
+    let server = match (&observing, socket) {
+        (Some(observing), Some(socket)) => socket::serve(&fleet, &observing.observer, &socket).await,
+        _ => None,
+    };
+    let watching = (!options.once).then(|| DirectoryWatch::start(&fleet));
+    let reloading = tokio::spawn(reload_when_told(fleet.clone(), hangups));
+    let manager = Manager::of(&fleet.environment).map(Arc::new);
+    let informing = manager.clone().map(|manager| {
+        let board = daemon.board().clone();
+        tokio::spawn(async move { manager.keep_informed(&board).await })
+    });
+    let outcome = match (options.once, exec) {
+        (true, _) => tokio::select! {
+            outcome = synced_once(daemon) => outcome,
             _ = signals.next() => Err(CliError::usage("interrupted before everything was replicated")),
         },
-        false => {
-            let name = signals.next().await;
-            tracing::info!(signal = name, "signal received, litestream shutting down");
+        (false, Some(command)) => live_with(command, options, &fleet.environment, &mut signals).await,
+        (false, None) => {
+            tracing::info!(signal = signals.next().await.name(), "signal received, litestream shutting down");
             Ok(())
         }
     };
+    reloading.abort();
     drop(watching);
+    drop(server);
+    if let Some(informing) = informing {
+        informing.abort();
+    }
+    let patience = fleet.patience();
+    if let Some(manager) = &manager {
+        manager.stopping(patience);
+    }
     let stopped = tokio::select! {
-        stopped = daemon.stop(config.global.shutdown_sync_timeout) => stopped,
+        stopped = daemon.stop(patience) => stopped,
         _ = signals.next() => {
             tracing::warn!("second signal received: exiting at once; what is not uploaded stays in the local state");
             std::process::exit(1);
         }
     };
-    once?;
-    report(&stopped)?;
+    drop(observing);
+    let confirmed = report(&stopped);
+    outcome?;
+    confirmed?;
+    asked.run().await?;
     tracing::info!("litestream shut down");
     Ok(())
 }
@@ -158,13 +189,27 @@ fn allow_many_files() {
     }
 }
 
-/// Hands a database to the daemon.
-pub(super) fn take_up(daemon: &Daemon, database: &Database, job: Job, rehearse: bool) -> Result<(), CliError> {
-    let id = daemon.add(job.clone()).map_err(CliError::failed)?;
-    if rehearse {
-        daemon.rehearse(drill::rehearsals(database, id, &job));
+/// SIGHUP: the config is read again, and counts if there is nothing wrong with it.
+async fn reload_when_told(fleet: Arc<Fleet>, mut hangups: Signal) {
+    while hangups.recv().await.is_some() {
+        tracing::info!("signal received, reloading the config");
+        if let Err(error) = fleet.reload().await {
+            tracing::error!(error = error.to_string(), "config not reloaded: everything stays as it was");
+        }
     }
-    Ok(())
+}
+
+/// Runs the application until it ends.
+async fn live_with(
+    command: &CommandLine,
+    options: &ReplicateOptions,
+    environment: &Environment,
+    signals: &mut Signals,
+) -> Result<(), CliError> {
+    let child = Child::start(command, environment, options.log_level.as_deref())?;
+    let life = child.live(signals).await?;
+    tracing::info!("exec process exited, litestream shutting down");
+    life.verdict(options.exec_exit_code)
 }
 
 /// Waits until every database was captured and every replica has it.
@@ -226,26 +271,6 @@ fn report(unconfirmed: &[Unconfirmed]) -> Result<(), CliError> {
                 several.len(),
                 paths[0].display()
             )))
-        }
-    }
-}
-
-/// What asks the process to stop.
-pub(super) struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    pub(super) fn new() -> Result<Self, CliError> {
-        let listen = |kind| signal(kind).map_err(CliError::failed);
-        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
-    }
-
-    pub(super) async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "interrupt",
-            _ = self.terminate.recv() => "terminated",
         }
     }
 }

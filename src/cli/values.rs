@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::flags::parse_int;
-use super::options::{Levels, TxidLimit};
+use super::options::{Levels, Timeout, TxidLimit};
 use crate::config;
 use crate::replica::PinName;
 use crate::types::{Timestamp, Txid};
@@ -50,6 +50,21 @@ pub(crate) fn parallelism(text: &str) -> Result<usize, String> {
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let nanos = config::duration::parse(text).ok_or_else(|| "parse error".to_owned())?;
     u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| "must not be negative".to_owned())
+}
+
+/// Whole seconds, as the originals take them, or a duration with its unit.
+pub(crate) fn timeout(text: &str) -> Result<Timeout, String> {
+    match (parse_int(text), duration(text)) {
+        (Ok(seconds), _) => Ok(Timeout(u64::try_from(seconds).ok().map(Duration::from_secs))),
+        (Err(_), Ok(duration)) => Ok(Timeout(Some(duration))),
+        (Err(reason), Err(_)) => Err(reason.to_owned()),
+    }
+}
+
+/// A TXID as the control socket tells it: decimal, or sixteen hex digits as in listings.
+pub(crate) fn socket_txid(text: &str) -> Result<u64, String> {
+    let number = if text.len() == 16 { u64::from_str_radix(text, 16) } else { text.parse() };
+    number.map_err(|_| "must be a decimal number, or 16 hex digits".to_owned())
 }
 
 /// An instant: RFC 3339, a local time with its zone, or a distance from `now`.
@@ -105,6 +120,20 @@ mod tests {
         for bad in ["", "00000000000000001", "0x1", "-1", "g"] {
             assert!(txid(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn timeouts_are_seconds_unless_they_have_a_unit() {
+        let seconds = |n| Ok(Timeout(Some(Duration::from_secs(n))));
+        assert_eq!((timeout("30"), timeout("2m"), timeout("0")), (seconds(30), seconds(120), seconds(0)));
+        assert_eq!(timeout("-1"), Ok(Timeout(None)), "refused with the others that are not above 0");
+        assert_eq!(timeout("x"), Err("parse error".to_owned()));
+    }
+
+    #[test]
+    fn txids_of_the_socket_are_decimal_and_those_of_listings_have_sixteen_digits() {
+        assert_eq!((socket_txid("42"), socket_txid("000000000000002a")), (Ok(42), Ok(42)));
+        assert!(socket_txid("2a").is_err() && socket_txid("-1").is_err());
     }
 
     const NOW: i64 = 1_700_000_000_000;

@@ -331,7 +331,7 @@ logging:
     #[test]
     fn idle_keys_are_told_once_each() {
         let text = "\
-addr: :9090
+mcp-addr: :9090
 levels: [{interval: 30s}]
 snapshot: {interval: 1h, retention: 24h}
 dbs:
@@ -340,7 +340,7 @@ dbs:
     replica: {path: y, auto-recover: true, sas-token: , host: r}
 ";
         let expected = [
-            "key \"addr\" (line 1) has no effect in this version",
+            "key \"mcp-addr\" (line 1) has no effect in this version",
             "key \"dbs[0].max-checkpoint-page-count\" (line 6) has no effect: use \"truncate-page-n\"",
             "key \"dbs[0].replica.host\" (line 7) has no effect in this version",
         ];

@@ -120,7 +120,7 @@ impl Entry<'_> {
 }
 
 /// The database file that a `path` means.
-pub(crate) fn database_path(path: &str, environment: &Environment) -> PathBuf {
+pub fn database_path(path: &str, environment: &Environment) -> PathBuf {
     let path = path.strip_prefix("sqlite://").or_else(|| path.strip_prefix("sqlite3://")).unwrap_or(path);
     absolute(Path::new(path), environment)
 }

@@ -2,16 +2,22 @@
 //! are checked all the same, so that a config does not become invalid the day
 //! the feature arrives. Pure.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::check::{Warning, WarningKind};
 use super::duration::show;
+use super::env::Environment;
 use super::error::Error;
+use super::monitoring::{self, Monitoring};
+use super::paths::absolute;
 use super::section::Section;
 
 /// Settings of the program as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Global {
+    /// The command line of the child process whose life ours follows.
+    pub exec: Option<String>,
     /// How long the last upload of each database is tried when stopping; zero
     /// means once.
     pub shutdown_sync_timeout: Duration,
@@ -23,17 +29,45 @@ pub struct Global {
     pub spool_max_bytes: Option<u64>,
     /// Bytes of each file system that are to stay free; `None`: a small share.
     pub disk_free_floor: Option<u64>,
+    /// Where commands reach the daemon, if they do.
+    pub socket: Option<Socket>,
+    /// Who may know how things are, and who is told.
+    pub monitoring: Monitoring,
 }
 
 impl Default for Global {
     fn default() -> Self {
         Self {
+            exec: None,
             shutdown_sync_timeout: Duration::from_secs(30),
             shutdown_sync_interval: Duration::from_millis(500),
             strict_start: false,
             spool_max_bytes: None,
             disk_free_floor: None,
+            socket: None,
+            monitoring: Monitoring::default(),
         }
+    }
+}
+
+/// The control socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Socket {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The permissions of its file.
+    pub mode: u32,
+}
+
+/// Where the control socket is, unless configured.
+pub const DEFAULT_SOCKET: &str = "/var/run/litestream.sock";
+/// Only for the user that the daemon runs as.
+const SOCKET_MODE: u32 = 0o600;
+
+impl Socket {
+    /// The socket at that path, for the daemon's user alone.
+    pub fn at(path: PathBuf) -> Self {
+        Self { path, mode: SOCKET_MODE }
     }
 }
 
@@ -113,7 +147,7 @@ pub(crate) fn logging(section: Section<'_>, warnings: &mut Vec<Warning>) -> Resu
     })
 }
 
-pub(crate) fn global(root: Section<'_>) -> Result<Global, Error> {
+pub(crate) fn global(root: Section<'_>, environment: &Environment) -> Result<Global, Error> {
     snapshots(root.section("snapshot"), "")?;
     above_zero("sync-interval", "sync interval must be greater than 0", root.duration("sync-interval"))?;
     let l0_retention = root.duration("l0-retention");
@@ -127,10 +161,11 @@ pub(crate) fn global(root: Section<'_>) -> Result<Global, Error> {
     let validation = root.section("validation").duration("interval");
     at_least_zero("validation.interval", "validation interval must not be negative", validation)?;
     at_least_zero("park-after", "must not be negative", root.duration("park-after"))?;
-    heartbeat(root)?;
+    let monitoring = monitoring::monitoring(root)?;
     levels(root)?;
     let defaults = Global::default();
     Ok(Global {
+        exec: root.text("exec").map(str::to_owned),
         shutdown_sync_timeout: positive(timeout).unwrap_or(defaults.shutdown_sync_timeout),
         shutdown_sync_interval: positive(pause).unwrap_or(defaults.shutdown_sync_interval),
         strict_start: root.bool("strict-start").unwrap_or(defaults.strict_start),
@@ -139,20 +174,21 @@ pub(crate) fn global(root: Section<'_>) -> Result<Global, Error> {
             bytes => bytes,
         },
         disk_free_floor: root.size("disk-free-floor"),
+        socket: socket(root.section("socket"), environment)?,
+        monitoring,
     })
 }
 
-fn heartbeat(root: Section<'_>) -> Result<(), Error> {
-    if let Some(url) = root.text("heartbeat-url").filter(|u| !u.starts_with("http://") && !u.starts_with("https://")) {
-        return Err(Error::field("heartbeat-url", "heartbeat URL must be a valid HTTP or HTTPS URL", url));
-    }
-    const MINUTE: i64 = 60_000_000_000;
-    match root.duration("heartbeat-interval") {
-        Some(nanos) if nanos < MINUTE => {
-            Err(Error::field("heartbeat-interval", "heartbeat interval must be at least 1 minute", &show(nanos)))
-        }
-        _ => Ok(()),
-    }
+fn socket(section: Section<'_>, environment: &Environment) -> Result<Option<Socket>, Error> {
+    let path = absolute(Path::new(section.text("path").unwrap_or(DEFAULT_SOCKET)), environment);
+    let mode = match section.int("permissions") {
+        None => SOCKET_MODE,
+        Some(mode) => u32::try_from(mode).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| {
+            let reason = "must be permissions, written in octal as in 0600";
+            Error::field("socket.permissions", reason, &mode.to_string())
+        })?,
+    };
+    Ok(section.bool("enabled").unwrap_or(false).then_some(Socket { path, mode }))
 }
 
 fn levels(root: Section<'_>) -> Result<(), Error> {

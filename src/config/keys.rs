@@ -4,10 +4,10 @@
 //!
 //! A feature that lands changes the `effect` of its keys here to `Now`.
 
-use Effect::{Always, Gone, Later, Now, Refused};
+use Effect::{Always, Gone, Later, Now};
 use Kind::{Bool, Duration, Int, Map, MapOrMaps, Maps, Mode, Pairs, Size, Text, Texts};
 use Place::{
-    Age, Database, Drill, Keep, Level, Logging, Replica, Retention, Shared, Snapshot, Socket, Top, Validation,
+    Age, Database, Drill, Keep, Level, Logging, Replica, Retention, Shared, Snapshot, Socket, Top, Validation, Webhook,
 };
 
 /// Which map a key belongs in.
@@ -27,6 +27,7 @@ pub(crate) enum Place {
     Keep,
     Age,
     Drill,
+    Webhook,
 }
 
 /// What stands behind a key.
@@ -58,6 +59,7 @@ pub(crate) enum Effect {
     /// Its feature is not built yet: say so when the daemon starts.
     Later,
     /// Running without its feature would be worse than not running.
+    #[allow(dead_code, reason = "there is no such key at the moment")]
     Refused(&'static str),
     /// It will never do anything again.
     Gone(&'static str),
@@ -75,12 +77,15 @@ const fn key(place: Place, name: &'static str, kind: Kind, effect: Effect) -> Ke
     Key { place, name, kind, effect }
 }
 
-const EXEC: &str = "running a child process (\"exec\") is not available in this version";
-
 pub(crate) const KEYS: &[Key] = &[
     key(Top, "dbs", Maps(Database), Now),
-    key(Top, "addr", Text, Later),
-    key(Top, "exec", Text, Refused(EXEC)),
+    key(Top, "addr", Text, Now),
+    key(Top, "addr-token", Text, Now),
+    key(Top, "addr-token-file", Text, Now),
+    key(Top, "metrics-per-database", Text, Now),
+    key(Top, "health-objective", Duration, Now),
+    key(Top, "webhook", Map(Webhook), Now),
+    key(Top, "exec", Text, Now),
     key(Top, "logging", Map(Logging), Now),
     key(Top, "levels", Maps(Level), Now),
     key(Top, "snapshot", Map(Snapshot), Now),
@@ -90,8 +95,8 @@ pub(crate) const KEYS: &[Key] = &[
     key(Top, "validation", Map(Validation), Now),
     key(Top, "audit-interval", Duration, Now),
     key(Top, "verify-compaction", Bool, Now),
-    key(Top, "heartbeat-url", Text, Later),
-    key(Top, "heartbeat-interval", Duration, Later),
+    key(Top, "heartbeat-url", Text, Now),
+    key(Top, "heartbeat-interval", Duration, Now),
     key(Top, "shutdown-sync-timeout", Duration, Now),
     key(Top, "shutdown-sync-interval", Duration, Now),
     key(Top, "strict-start", Bool, Now),
@@ -112,9 +117,9 @@ pub(crate) const KEYS: &[Key] = &[
     key(Retention, "enabled", Bool, Now),
     key(Retention, "grace", Duration, Now),
     key(Validation, "interval", Duration, Now),
-    key(Socket, "enabled", Bool, Later),
-    key(Socket, "path", Text, Later),
-    key(Socket, "permissions", Mode, Later),
+    key(Socket, "enabled", Bool, Now),
+    key(Socket, "path", Text, Now),
+    key(Socket, "permissions", Mode, Now),
     key(Database, "path", Text, Now),
     key(Database, "dir", Text, Now),
     key(Database, "pattern", Text, Now),
@@ -213,6 +218,9 @@ pub(crate) const KEYS: &[Key] = &[
     key(Keep, "yearly", Int, Now),
     key(Age, "identities", Texts, Now),
     key(Age, "recipients", Texts, Now),
+    key(Webhook, "url", Text, Now),
+    key(Webhook, "headers", Pairs, Now),
+    key(Webhook, "body", Text, Now),
 ];
 
 /// The keys that may stand in a map at that place.
@@ -261,7 +269,9 @@ mod tests {
 
     #[test]
     fn no_key_is_listed_twice_in_one_place() {
-        for place in [Top, Logging, Snapshot, Retention, Validation, Level, Socket, Database, Replica, Keep, Age] {
+        for place in
+            [Top, Logging, Snapshot, Retention, Validation, Level, Socket, Database, Replica, Keep, Age, Webhook]
+        {
             let mut seen = HashSet::new();
             for key in keys_in(place) {
                 assert!(seen.insert(key.name), "{place:?} {}", key.name);
@@ -272,9 +282,9 @@ mod tests {
     #[test]
     fn knows_the_keys_of_both_generations_of_litestream() {
         let count = |place| keys_in(place).count();
-        // The original's own keys, plus "strict-start", "audit-interval", "drill", "spool-max-size", "disk-free-floor"
-        // and "park-after".
-        assert_eq!(KEYS.iter().filter(|key| key.place == Top).count(), 23);
+        // The original's own keys, plus "strict-start", "audit-interval", "drill", "addr-token", "addr-token-file",
+        // "metrics-per-database", "health-objective", "webhook", "spool-max-size", "disk-free-floor" and "park-after".
+        assert_eq!(KEYS.iter().filter(|key| key.place == Top).count(), 28);
         // Those of both generations, plus "spool-max-size", "audit-interval", "drill" and "park-after".
         assert_eq!(count(Database), 22);
         // The original's 46, plus "ltx-encoding", "keep", "max-upload-rate", "create-only", "session-token",

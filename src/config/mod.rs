@@ -18,6 +18,7 @@ mod env;
 mod error;
 mod global;
 mod keys;
+mod monitoring;
 mod paths;
 mod pattern;
 mod replica;
@@ -34,12 +35,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use check::{Warning, WarningKind};
-pub use database::{Database, Truncate};
+pub use database::{Database, Truncate, database_path};
 pub use directory::Directory;
 pub use drill::Drill;
 pub use env::Environment;
 pub use error::Error;
-pub use global::{Global, LogFormat, LogLevel, Logging};
+pub use global::{DEFAULT_SOCKET, Global, LogFormat, LogLevel, Logging, Socket};
+pub use monitoring::{Address, Heartbeat, Monitoring, PerDatabase, Token, Webhook};
 pub use paths::{absolute, config_path};
 pub use replica::{Age, Backend, BackendKind, LtxEncoding, ReplicaSettings, Snapshots};
 pub use s3::S3Settings;
@@ -52,6 +54,8 @@ use section::Section;
 /// Everything there is to know about what should be done.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
+    /// The file's text, for databases that are registered later.
+    tree: Option<yaml::Node>,
     dbs: Vec<Database>,
     /// Databases whose settings make no sense.
     broken: Vec<Broken>,
@@ -87,14 +91,14 @@ impl Config {
 
     /// Reads the text of a config file.
     pub fn parse(text: &str, environment: &Environment) -> Result<Self, Error> {
-        let root = yaml::read(text).map_err(|reason| Error::Syntax { reason })?;
-        let found = check::check(&root);
+        let tree = yaml::read(text).map_err(|reason| Error::Syntax { reason })?;
+        let found = check::check(&tree);
         if !found.problems.is_empty() {
             return Err(Error::Types { problems: found.problems });
         }
-        let root = Section::new(&root);
-        let mut config = Self { warnings: found.warnings, ..Self::default() };
-        config.global = global::global(root)?;
+        let root = Section::new(&tree);
+        let mut config = Self { tree: Some(tree.clone()), warnings: found.warnings, ..Self::default() };
+        config.global = global::global(root, environment)?;
         config.logging = global::logging(root.section("logging"), &mut config.warnings)?;
         config.not_built = refused(root, Place::Top);
         for (index, section) in root.sections("dbs").unwrap_or_default().into_iter().enumerate() {
@@ -110,7 +114,7 @@ impl Config {
             match database::build(&entry, &mut config.warnings) {
                 Ok(database) => config.dbs.push(database),
                 Err(error) => {
-                    let path = section.text("path").map(|path| database::database_path(path, environment));
+                    let path = section.text("path").map(|path| database_path(path, environment));
                     config.broken.push(Broken { path, reason: error.to_string() });
                 }
             }
@@ -126,8 +130,34 @@ impl Config {
         let settings = urls.iter().map(|url| ReplicaSettings::from_url(url, environment, &mut warnings));
         let settings = settings.collect::<Result<Vec<_>, _>>()?;
         let replicas = replica::with_names(settings.into_iter().map(|replica| (None, replica)).collect())?;
-        let database = Database::with_defaults(database::database_path(&database.to_string_lossy(), environment));
+        let database = Database::with_defaults(database_path(&database.to_string_lossy(), environment));
         Ok(Self { dbs: vec![Database { replicas, ..database }], warnings, ..Self::default() })
+    }
+
+    /// Whether the file says anything about databases, be it that there are none. One that does not, perhaps because
+    /// it is empty, may be only half written.
+    pub fn mentions_databases(&self) -> bool {
+        self.tree.as_ref().is_some_and(|tree| Section::new(tree).has("dbs"))
+    }
+
+    /// The settings that a database would have if it stood in this config with a replica at that URL.
+    pub fn registered(&self, database: &Path, url: &str, environment: &Environment) -> Result<Database, Error> {
+        let text = |text: &str| yaml::Value::Scalar { text: text.to_owned(), plain: false };
+        let map = |key: &str, value: yaml::Value| {
+            let node = yaml::Node { line: 0, value };
+            yaml::Entry { key: key.to_owned(), line: 0, merged: false, node }
+        };
+        let replica = yaml::Value::Map(vec![map("url", text(url))]);
+        let path = map("path", text(&database.to_string_lossy()));
+        let node = yaml::Node { line: 0, value: yaml::Value::Map(vec![path, map("replica", replica)]) };
+        let global = self.tree.as_ref().map_or(Section::none(), Section::new);
+        let entry = database::Entry { number: self.dbs.len() + 1, section: Section::new(&node), global, environment };
+        entry.check_early()?;
+        let database = database::build(&entry, &mut Vec::new())?;
+        for replica in &database.replicas {
+            replica.writable()?;
+        }
+        Ok(database)
     }
 
     /// Every database with an entry of its own, or what is wrong with the first entry that is not in order.

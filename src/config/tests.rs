@@ -85,6 +85,7 @@ fn defaults_are_those_of_litestream() {
 fn every_key_with_an_effect_arrives() {
     let config = parsed(
         "
+exec: app -x
 shutdown-sync-timeout: 5s
 shutdown-sync-interval: 100ms
 strict-start: yes
@@ -117,6 +118,7 @@ dbs:
     assert_eq!(config.global.shutdown_sync_timeout, secs(5));
     assert_eq!(config.global.shutdown_sync_interval, Duration::from_millis(100));
     assert!(config.global.strict_start);
+    assert_eq!(config.global.exec.as_deref(), Some("app -x"));
     let logging = Logging { level: LogLevel::Warn, format: LogFormat::Json, stderr: true, source: true };
     assert_eq!(config.logging, logging);
 
@@ -181,7 +183,7 @@ dbs:
         "replica type \"gs\" is not available in this build: use type \"file\" or \"s3\""
     );
     let idle: Vec<_> = config.warnings.iter().map(|warning| (warning.line, warning.kind)).collect();
-    let lines = [4, 7, 14].map(|line| (line, WarningKind::NoEffect));
+    let lines = [7, 14].map(|line| (line, WarningKind::NoEffect));
     assert_eq!(idle, lines, "{:#?}", config.warnings);
 }
 
@@ -455,12 +457,6 @@ fn databases_are_found_by_any_spelling_of_their_path() {
 
 #[test]
 fn what_is_not_built_is_refused_when_it_is_run() {
-    let exec = parsed("exec: myapp");
-    assert!(exec.databases().is_ok());
-    assert_eq!(
-        exec.runnable().unwrap_err().to_string(),
-        "running a child process (\"exec\") is not available in this version"
-    );
     let dir = parsed("dbs: [{dir: ~/dbs, pattern: '*.db', watch: true, replica: {path: r}}]");
     assert_eq!(dir.directories()[0].dir, PathBuf::from("/home/ann/dbs"));
     assert!(dir.directories()[0].watch && !dir.directories()[0].recursive);
@@ -585,6 +581,7 @@ fn the_reference_tells_every_key_and_what_comes_of_it() {
         ("Replica defaults", Place::Shared),
         ("keep", Place::Keep),
         ("age", Place::Age),
+        ("webhook", Place::Webhook),
     ];
     let mut told = Vec::new();
     let mut place = None;
@@ -641,5 +638,35 @@ fn drills_are_asked_for_and_inherit() {
             Config::parse(&format!("dbs: [{{path: a, drill: {drill}, replica: {{path: b}}}}]"), &environment());
         let error = config.unwrap().databases().unwrap_err().to_string();
         assert!(error.contains(reason), "{drill}: {error}");
+    }
+}
+
+#[test]
+fn what_is_asked_of_monitoring_arrives() {
+    let of = |text: &str| Config::parse(text, &environment()).map(|config| config.global.monitoring);
+    assert_eq!(of("dbs: []").unwrap(), Monitoring::default());
+    let all = of("addr: ':9090'\naddr-token: abc\nmetrics-per-database: never\nhealth-objective: 10s\n\
+                  heartbeat-url: https://a/b\nwebhook: {url: http://c, headers: {X-A: b}, body: '{{status}}'}\n")
+    .unwrap();
+    assert_eq!(all.address, Some(Address { host: None, port: 9090 }));
+    assert_eq!(all.token, Some(Token::Text(Secret::new("abc"))));
+    assert_eq!((all.per_database, all.objective), (PerDatabase::Never, Some(secs(10))));
+    let heartbeat = all.heartbeat.unwrap();
+    assert_eq!((heartbeat.url.reveal(), heartbeat.interval), ("https://a/b", secs(300)));
+    let webhook = all.webhook.unwrap();
+    assert_eq!((webhook.headers[0].0.as_str(), webhook.headers[0].1.reveal()), ("X-A", "b"));
+    for (text, reason) in [
+        ("addr: localhost", "must hold a port"),
+        ("addr-token: a\naddr-token-file: b", "must not stand beside"),
+        ("metrics-per-database: some", "must be auto, always or never"),
+        ("health-objective: 0s", "must be greater than 0"),
+        ("heartbeat-url: ftp://a", "must be a valid HTTP or HTTPS URL"),
+        ("heartbeat-interval: 30s", "must be at least 1 minute"),
+        ("webhook: {body: x}", "has no url"),
+        ("webhook: {url: a.example}", "must be a valid HTTP or HTTPS URL"),
+        ("webhook: {url: http://a, headers: {'a b': c}}", "must be names and values of HTTP headers"),
+    ] {
+        let error = of(text).unwrap_err().to_string();
+        assert!(error.contains(reason), "{text}: {error}");
     }
 }

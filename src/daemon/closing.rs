@@ -55,7 +55,7 @@ async fn last_capture(shared: Arc<Shared>, entry: Arc<Entry>) -> Option<Unconfir
         tokio::task::spawn_blocking(move || {
             let mut database = entry.last_hold();
             let finished = database.finish(Instant::now(), SystemTime::now());
-            entry.pin_up(&shared, &database, None);
+            entry.pin_up(&shared, &mut database, None);
             database.release();
             finished.map_err(|error| error.chain())
         })

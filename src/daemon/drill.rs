@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::shipping::{Shipping, db_name};
 use super::{Daemon, Shared};
 use crate::drill::plan::{Next, Spent, Subject, next};
-use crate::drill::{Error, Mode, Proven, rehearse};
+use crate::drill::{Error, LastProof, Mode, Proven, Records, rehearse};
 use crate::replica::Replica;
 use crate::status::{DatabaseId, ProvenPoint};
 use crate::types::Timestamp;
@@ -33,6 +33,8 @@ pub struct Rehearsal {
     pub budget: Option<u64>,
     /// A replica that fails gets a fresh base.
     pub base_on_failure: bool,
+    /// Where what was proven is written down.
+    pub records: Records,
 }
 
 /// What is rehearsed, in turn.
@@ -182,10 +184,17 @@ async fn pin_up(
             (None, Some(text))
         }
     };
+    if let Some(Proven { txid, time, took, .. }) = proven
+        && let Err(error) = rehearsal.records.put(name, &LastProof { at: now, txid, time, took })
+    {
+        tracing::warn!(db, replica = name, error = error.to_string(), "what was proven cannot be written down");
+    }
     shared.board.update(database, |facts| {
         let Some(facts) = facts.replicas.get_mut(replica) else { return };
         let drill = facts.drill.get_or_insert_default();
         drill.at = Some(now);
+        drill.runs += 1;
+        drill.failures += u64::from(error.is_some());
         drill.error = error;
         if let Some(Proven { txid, time, took, .. }) = proven {
             drill.proven = Some(ProvenPoint { txid, time, took });

@@ -198,7 +198,7 @@ impl Entry {
         self.last_hold().release();
         let reason = "an internal error stopped this step; please report it together with the log".to_owned();
         tracing::error!(db = self.path.display().to_string(), error = reason, "sync error");
-        shared.board.update(self.id, |facts| facts.health = Health::Broken(reason));
+        shared.board.update(self.id, |facts| (facts.health, facts.seen) = (Health::Broken(reason), None));
         shared.clock.set(self.id, Some(Instant::now() + POLL));
     }
 
@@ -209,7 +209,7 @@ impl Entry {
     }
 
     /// Records what capture knows and wakes the uploads if there is news.
-    pub(super) fn pin_up(self: &Arc<Self>, shared: &Arc<Shared>, database: &Database, stepped: Option<&Stepped>) {
+    pub(super) fn pin_up(self: &Arc<Self>, shared: &Arc<Shared>, database: &mut Database, stepped: Option<&Stepped>) {
         let position = database.position();
         let captured =
             position.map(|p| Captured { generation: p.generation, batch: p.point.seq.get(), timestamp: p.timestamp });
@@ -222,7 +222,14 @@ impl Entry {
                     (Some(reason), _) => Health::Broken(reason.clone()),
                     (None, false) => Health::Starting,
                 };
+                facts.disk_full = stepped.disk_full;
+                if stepped.live {
+                    facts.looked = Some(Instant::now());
+                }
             }
+            facts.seen = database.seen();
+            facts.lost_sight = database.lost_sight().map(str::to_owned);
+            facts.work = database.counters();
             if let Some(captured) = captured {
                 let old = facts.captured.replace(captured);
                 news = old.map(|c| (c.generation, c.batch)) != Some((captured.generation, captured.batch));

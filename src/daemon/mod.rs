@@ -11,6 +11,7 @@ mod clock;
 mod closing;
 mod drill;
 mod entry;
+mod numbers;
 mod queue;
 mod shipping;
 mod sync;
@@ -28,6 +29,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 
 pub use self::drill::Rehearsal;
+pub use self::numbers::{Held, Kept, Numbers, ReplicaNumbers};
 pub use self::sync::{SyncError, Synced};
 
 use self::clock::Clock;
@@ -42,7 +44,7 @@ use crate::disk::Disks;
 use crate::ltx::Encoding;
 use crate::replica::Replica;
 use crate::spool::Together;
-use crate::status::{Board, DatabaseFacts, DatabaseId, Health, ReplicaFacts};
+use crate::status::{Board, DatabaseFacts, DatabaseId, Health, ReplicaFacts, Work};
 use crate::upkeep::Policy;
 
 /// One database and where it goes.
@@ -243,26 +245,45 @@ impl Daemon {
     }
 
     /// Numbers about one database that is followed.
-    pub fn counters(&self, database: DatabaseId) -> Option<capture::Counters> {
+    pub fn counters(&self, database: DatabaseId) -> Option<Work> {
         self.shared.table.entry(database).map(|entry| entry.last_hold().counters())
+    }
+
+    /// Sizes and counts of one database as they are now.
+    pub fn numbers(&self, database: DatabaseId, facts: &DatabaseFacts) -> Option<Numbers> {
+        let slot = self.shared.table.slot(database)?;
+        Some(numbers::numbers(&slot.job.capture, facts, slot.entry().as_deref()))
+    }
+
+    /// What is known to be on one replica of a database that is followed.
+    pub fn kept(&self, database: DatabaseId, replica: usize) -> Option<Kept> {
+        Some(self.shared.table.entry(database)?.shipping.get(replica)?.kept())
     }
 
     /// Takes up another database.
     ///
     /// # Errors
     /// It is there already, or the daemon is stopping.
-    pub fn add(&self, mut job: Job) -> Result<DatabaseId, RegistryError> {
+    pub fn add(&self, job: Job) -> Result<DatabaseId, RegistryError> {
+        self.make_room(job, Health::Starting, |slot| self.shared.begin(slot))
+    }
+
+    /// The same, but it is not followed before [`Daemon::resume`].
+    ///
+    /// # Errors
+    /// It is there already, or the daemon is stopping.
+    pub fn add_stopped(&self, job: Job) -> Result<DatabaseId, RegistryError> {
+        self.make_room(job, Health::Stopped, |_| ())
+    }
+
+    fn make_room(&self, mut job: Job, health: Health, begin: impl FnOnce(&Slot)) -> Result<DatabaseId, RegistryError> {
         job.capture.limits = self.shared.limits.clone();
-        let slot = self.shared.table.add(job, |job| {
-            let replicas = job.replicas.iter().map(|d| fresh_facts(d.replica.name())).collect();
-            self.shared.board.add(DatabaseFacts {
-                path: job.capture.path.clone(),
-                replicas,
-                ..DatabaseFacts::default()
-            })
-        })?;
-        self.shared.begin(&slot);
-        Ok(slot.id)
+        let pin_up = |job: &Job| {
+            let replicas = job.replicas.iter().map(fresh_facts).collect();
+            let (path, interval) = (job.capture.path.clone(), job.capture.sync_interval);
+            self.shared.board.add(DatabaseFacts { path, health, replicas, interval, ..DatabaseFacts::default() })
+        };
+        self.shared.table.add(job, pin_up, begin)
     }
 
     /// Stops a database and forgets it.
@@ -272,8 +293,7 @@ impl Daemon {
     pub async fn remove(&self, database: DatabaseId, patience: Duration) -> Result<Vec<Unconfirmed>, RegistryError> {
         let deadline = tokio::time::Instant::now() + patience;
         let slot = self.shared.table.slot(database).ok_or(RegistryError::NotThere)?;
-        let unconfirmed = self.shared.end(&slot, deadline, After::Removed).await?;
-        Ok(unconfirmed.unwrap_or_default())
+        Ok(self.end(slot, deadline, After::Removed).await?.unwrap_or_default())
     }
 
     /// Captures a last time, waits until every replica has everything or the time
@@ -284,7 +304,7 @@ impl Daemon {
     pub async fn pause(&self, database: DatabaseId, patience: Duration) -> Result<Changed, RegistryError> {
         let deadline = tokio::time::Instant::now() + patience;
         let slot = self.shared.table.slot(database).ok_or(RegistryError::NotThere)?;
-        let ended = self.shared.end(&slot, deadline, After::Paused).await?;
+        let ended = self.end(slot, deadline, After::Paused).await?;
         Ok(ended.map_or(Changed::Already, Changed::Done))
     }
 
@@ -307,13 +327,25 @@ impl Daemon {
         }
         self.shared.board.update(database, |facts| {
             facts.health = Health::Starting;
-            for replica in &mut facts.replicas {
+            for (replica, destination) in facts.replicas.iter_mut().zip(&slot.job.replicas) {
                 let drill = replica.drill.take();
-                *replica = ReplicaFacts { drill, ..fresh_facts(&replica.name) };
+                *replica = ReplicaFacts { drill, ..fresh_facts(destination) };
             }
         });
         self.shared.begin(&slot);
         Ok(Changed::Done(Vec::new()))
+    }
+
+    /// Also if nobody waits for it any more: half an end would be worse than either.
+    async fn end(
+        &self,
+        slot: Arc<Slot>,
+        deadline: tokio::time::Instant,
+        after: After,
+    ) -> Result<Option<Vec<Unconfirmed>>, RegistryError> {
+        let shared = self.shared.clone();
+        let work = self.shared.runtime.spawn(async move { shared.end(&slot, deadline, after).await });
+        work.await.unwrap_or(Err(RegistryError::Busy))
     }
 
     /// Captures a last time, waits until every replica has everything or the
@@ -347,8 +379,13 @@ fn spawn(name: &str, shared: &Arc<Shared>, work: impl FnOnce(&Arc<Shared>) + Sen
     thread.spawn(move || work(&shared)).expect("the system has room for a handful of threads")
 }
 
-fn fresh_facts(name: &str) -> ReplicaFacts {
-    ReplicaFacts { name: name.to_owned(), ..ReplicaFacts::default() }
+fn fresh_facts(to: &Destination) -> ReplicaFacts {
+    ReplicaFacts {
+        name: to.replica.name().to_owned(),
+        kind: to.replica.kind(),
+        interval: to.sync_interval,
+        ..ReplicaFacts::default()
+    }
 }
 
 /// What becomes of a database whose run ends.
@@ -391,7 +428,7 @@ impl Shared {
                 self.table.remove(slot.id);
                 self.board.remove(slot.id);
             }
-            After::Paused => self.board.update(slot.id, |facts| facts.health = Health::Stopped),
+            After::Paused => self.board.update(slot.id, |facts| (facts.health, facts.seen) = (Health::Stopped, None)),
             After::Stopped => {}
         }
         Ok(unconfirmed)

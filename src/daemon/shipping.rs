@@ -14,10 +14,12 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::numbers::{Held, Kept};
 use super::upkeep::Keeper;
 use super::{Destination, Entry, Shared, Source};
-use crate::replica::Segment;
-use crate::spool::Seq;
+use crate::replica::{Replica, Segment, Shelf};
+use crate::spool::{Seq, Uploaded};
+use crate::storage::Counts;
 use crate::types::Generation;
 use crate::upload::{Advanced, Claims, Error, Uploader};
 
@@ -34,12 +36,15 @@ const CLOSING: &str = "the database is being stopped";
 
 /// One replica's side of the work.
 pub(super) struct Shipping {
+    replica: Arc<Replica>,
+    shelf: Shelf,
     uploader: tokio::sync::Mutex<Uploader>,
     interval: Duration,
     task: Mutex<Task>,
     /// Somebody waits: no pause now.
     at_once: Notify,
     keeper: Option<Keeper>,
+    uploaded: Uploaded,
 }
 
 #[derive(Debug, Default)]
@@ -55,22 +60,45 @@ struct Task {
 impl Shipping {
     /// `path` is the database's. `state_dir`: where this machine remembers what it must not look up.
     pub(super) fn new(to: Destination, path: &Path, state_dir: &Path) -> Self {
+        let replica = to.replica.clone();
         let claims = to.create_only.then(|| Claims::new(state_dir, to.replica.name()));
         let uploader = Uploader::new(to.replica.clone(), to.encoding, to.max_segments);
         // What must not be listed cannot be merged, and nothing may be deleted from it.
         let policy = to.upkeep.filter(|_| claims.is_none());
-        let keeper = policy.map(|policy| Keeper::new(to.replica, uploader.shelf().clone(), policy, path));
-        let uploader = match claims {
-            Some(claims) => uploader.unlisted(claims),
-            None => uploader,
+        let uploaded = Uploaded::default();
+        let uploader = match (claims, &policy) {
+            (Some(claims), _) => uploader.unlisted(claims),
+            (None, Some(policy)) if !policy.levels.is_empty() => uploader.remembering(uploaded.clone()),
+            (None, _) => uploader,
         };
+        let keeper =
+            policy.map(|policy| Keeper::new(to.replica, uploader.shelf().clone(), uploaded.clone(), policy, path));
+        let (shelf, uploader) = (uploader.shelf().clone(), tokio::sync::Mutex::new(uploader));
         Self {
-            uploader: tokio::sync::Mutex::new(uploader),
+            replica,
+            shelf,
+            uploader,
             interval: to.sync_interval,
             task: Mutex::default(),
             at_once: Notify::new(),
             keeper,
+            uploaded,
         }
+    }
+
+    /// The replica, and what is known to be on it.
+    pub(super) fn kept(&self) -> Kept {
+        Kept { replica: self.replica.clone(), listing: self.shelf.look(Clone::clone) }
+    }
+
+    /// The same in numbers.
+    pub(super) fn held(&self) -> Option<Held> {
+        self.shelf.look(Held::of)
+    }
+
+    /// What its storage was asked.
+    pub(super) fn requests(&self) -> &Counts {
+        self.replica.counts()
     }
 
     pub(super) fn keeper(&self) -> Option<&Keeper> {
@@ -377,7 +405,7 @@ async fn base(shared: &Arc<Shared>, entry: &Arc<Entry>) -> Result<crate::capture
     let work = tokio::task::spawn_blocking(move || {
         let mut database = entry.database().ok_or(CLOSING)?;
         let base = database.base(SystemTime::now()).map_err(|error| error.chain());
-        entry.pin_up(&shared, &database, None);
+        entry.pin_up(&shared, &mut database, None);
         base
     });
     work.await.map_err(|error| error.to_string())?
@@ -390,30 +418,38 @@ async fn new_generation(shared: &Arc<Shared>, entry: &Arc<Entry>, taken_over: Ge
     let work = tokio::task::spawn_blocking(move || {
         let mut database = entry.database().ok_or(CLOSING)?;
         if database.position().is_some_and(|position| position.generation != taken_over) {
-            entry.pin_up(&shared, &database, None);
+            entry.pin_up(&shared, &mut database, None);
             return Ok(());
         }
         let begun = database.new_generation(SystemTime::now()).map_err(|error| error.chain());
-        entry.pin_up(&shared, &database, None);
+        entry.pin_up(&shared, &mut database, None);
         begun
     });
     work.await.map_err(|error| error.to_string())?
 }
 
-/// Drops from the spool what every replica has. One that was fenced needs nothing more.
-fn trim(shared: &Shared, entry: &Entry, source: &Source) {
+/// Drops from the spool what every replica has and no merge will need soon. A
+/// replica that was fenced needs nothing more.
+pub(super) fn trim(shared: &Shared, entry: &Entry, source: &Source) {
     let facts = shared.board.read_one(entry.id);
     let Some(captured) = facts.as_ref().and_then(|f| f.captured).filter(|c| c.generation == source.generation) else {
         return;
     };
     let mut lowest = captured.batch;
-    for replica in facts.iter().flat_map(|f| &f.replicas).filter(|r| !r.fenced) {
+    let mut wanted = None;
+    let shippings = &entry.shipping;
+    for (replica, shipping) in facts.iter().flat_map(|f| &f.replicas).zip(shippings).filter(|(r, _)| !r.fenced) {
         match replica.batch {
             Some(batch) => lowest = lowest.min(batch),
             None => return,
         }
+        wanted = wanted.into_iter().chain(shipping.uploaded.oldest()).min();
     }
-    let Some(seq) = Seq::new(lowest) else { return };
+    let Some(spare) = Seq::new(lowest) else { return };
+    source.spool.spare_through(spare);
+    let Some(seq) = wanted.map_or(Some(spare), |wanted| wanted.before().map(|before| before.min(spare))) else {
+        return;
+    };
     if let Err(error) = source.spool.drop_through(seq) {
         let db = db_name(&entry.path);
         tracing::warn!(db, error = error.to_string(), "cannot remove local segments that every replica has");

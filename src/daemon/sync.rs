@@ -134,7 +134,7 @@ fn capture(shared: &Arc<Shared>, entry: &Arc<Entry>) -> Result<Synced, SyncError
     let mut database = entry.database().filter(|_| !entry.is_closing()).ok_or(SyncError::Stopped)?;
     let before = shared.board.read_one(entry.id).and_then(|facts| facts.captured);
     let outcome = database.capture(SystemTime::now()).map_err(|error| SyncError::Capture { reason: error.chain() });
-    entry.pin_up(shared, &database, None);
+    entry.pin_up(shared, &mut database, None);
     drop(database);
     // For its health, its alarm and its watch.
     shared.queue.push(entry.id);

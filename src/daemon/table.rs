@@ -45,8 +45,13 @@ struct Inner {
 }
 
 impl Table {
-    /// Makes room for a database; `id` is asked only if there is room.
-    pub(super) fn add(&self, job: Job, id: impl FnOnce(&Job) -> DatabaseId) -> Result<Arc<Slot>, RegistryError> {
+    /// Makes room for a database. `id` is asked only if there is room; `begin` is over before anybody can remove it.
+    pub(super) fn add(
+        &self,
+        job: Job,
+        id: impl FnOnce(&Job) -> DatabaseId,
+        begin: impl FnOnce(&Slot),
+    ) -> Result<DatabaseId, RegistryError> {
         let mut inner = self.0.write().expect("no holder of this lock panics");
         if inner.closed {
             return Err(RegistryError::Stopping);
@@ -57,9 +62,10 @@ impl Table {
         }
         let id = id(&job);
         let slot = Arc::new(Slot { id, job, turn: tokio::sync::Mutex::default(), run: Mutex::default() });
+        begin(&slot);
         inner.of_path.insert(path, id);
-        inner.slots.insert(id, slot.clone());
-        Ok(slot)
+        inner.slots.insert(id, slot);
+        Ok(id)
     }
 
     pub(super) fn remove(&self, id: DatabaseId) {

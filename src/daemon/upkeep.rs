@@ -13,9 +13,10 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::shipping::{Shipping, db_name, wait_until, with_causes};
+use super::shipping::{Shipping, db_name, trim, wait_until, with_causes};
 use super::{Entry, Shared};
 use crate::replica::{Replica, Shelf};
+use crate::spool::Uploaded;
 use crate::upkeep::{Now, Policy, Stepped, Stop, Upkeep};
 
 /// News of uploads are gathered for this long, or a quarter of the shortest level.
@@ -35,11 +36,12 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(replica: Arc<Replica>, shelf: Shelf, policy: Policy, path: &Path) -> Self {
+    pub(super) fn new(replica: Arc<Replica>, shelf: Shelf, uploaded: Uploaded, policy: Policy, path: &Path) -> Self {
         let stop = Stop::default();
         let place = format!("{} {}", path.display(), replica.name());
         let gather = policy.levels.iter().min().map_or(GATHER, |shortest| GATHER.min(*shortest / 4));
-        let work = tokio::sync::Mutex::new(Upkeep::new(replica, shelf, policy, &place, stop.clone()));
+        let work = Upkeep::new(replica, shelf, policy, &place, stop.clone()).with_uploaded(uploaded);
+        let work = tokio::sync::Mutex::new(work);
         Self { work, gather, news: Notify::new(), stop, running: Mutex::default() }
     }
 
@@ -94,7 +96,11 @@ async fn run(shared: &Arc<Shared>, entry: &Arc<Entry>, replica: usize) {
             Box::pin(std::panic::AssertUnwindSafe(work.step(now)).catch_unwind()).await
         };
         match stepped {
-            Ok(Ok(Stepped::Worked)) => note(shared, entry, replica, None),
+            Ok(Ok(Stepped::Worked)) => {
+                if let Some(source) = entry.source() {
+                    trim(shared, entry, &source);
+                }
+            }
             Ok(Ok(Stepped::LookAgain { needs_base, strangers })) => {
                 Box::pin(Shipping::look_again(shared, entry, replica, needs_base, &strangers)).await;
                 // The upload tells when it has looked.
@@ -105,17 +111,19 @@ async fn run(shared: &Arc<Shared>, entry: &Arc<Entry>, replica: usize) {
                 failures = 0;
                 sleep(entry, keeper, again).await;
             }
+            // What was under way was told to end.
+            Ok(Err(_)) if keeper.stop.is_stopped() => return,
             Ok(Err(error)) => {
                 failures = failures.saturating_add(1);
-                note(shared, entry, replica, Some(with_causes(&error)));
+                note(shared, entry, replica, Some((with_causes(&error), error.advice())));
                 if error.is_fenced() {
                     return;
                 }
                 back_off(entry, failures).await;
             }
             Err(_) => {
-                let text = "an internal error stopped upkeep; please report it together with the log";
-                note(shared, entry, replica, Some(text.to_owned()));
+                let advice = "please report it together with the log";
+                note(shared, entry, replica, Some(("an internal error stopped upkeep".to_owned(), advice)));
                 failures = failures.saturating_add(1);
                 back_off(entry, failures).await;
             }
@@ -140,19 +148,27 @@ async fn back_off(entry: &Entry, failures: u32) {
     wait_until(entry, Instant::now() + wait).await;
 }
 
-/// One line per kind of trouble, and one when it is over.
-fn note(shared: &Shared, entry: &Entry, replica: usize, error: Option<String>) {
+/// One line per kind of trouble, and one when it is over, which is when nothing
+/// is left to do. The texts of errors differ from try to try, by the ids of
+/// requests; what to do about them does not.
+fn note(shared: &Shared, entry: &Entry, replica: usize, trouble: Option<(String, &'static str)>) {
     let mut change = None;
     shared.board.update(entry.id, |facts| {
         let Some(facts) = facts.replicas.get_mut(replica) else { return };
-        if facts.upkeep_error != error {
-            change = Some((facts.name.clone(), error.clone()));
-            facts.upkeep_error = error;
+        let is_known = match (&facts.upkeep_error, &trouble) {
+            (Some(old), Some((_, advice))) => old.ends_with(advice),
+            (old, new) => old.is_none() && new.is_none(),
+        };
+        if !is_known {
+            change = Some((facts.name.clone(), trouble.clone()));
         }
+        facts.upkeep_error = trouble.map(|(error, advice)| format!("{error}: {advice}"));
     });
     let db = db_name(&entry.path);
     match change {
-        Some((replica, Some(error))) => tracing::error!(db, replica, error, "compaction or retention failed"),
+        Some((replica, Some((error, advice)))) => {
+            tracing::error!(db, replica, error, advice, "compaction or retention failed");
+        }
         Some((replica, None)) => tracing::info!(db, replica, "compaction and retention recovered"),
         None => {}
     }

@@ -62,8 +62,8 @@ pub struct Facts {
     pub absent: Step<()>,
     /// Several creating one name at a time: how many were told that they had.
     pub race: Step<usize>,
-    /// Storing an object with a time of its own: whether the listing shows it.
-    pub stamp: Step<bool>,
+    /// Storing an object with a time of its own, and asking for the time.
+    pub stamp: Step<Stamp>,
     /// Creating an object in several parts.
     pub parts: Step<()>,
     /// Creating another one under the same name: should fail with `Exists`.
@@ -74,6 +74,17 @@ pub struct Facts {
     pub gone: Step<()>,
     /// What could not be removed.
     pub left: Vec<String>,
+}
+
+/// Where the time of an object is found again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stamp {
+    /// Listings show it.
+    Listed,
+    /// It is beside the object.
+    Kept,
+    /// Nowhere.
+    Lost,
 }
 
 /// A clock that is off by more is worth a word.
@@ -228,14 +239,18 @@ fn listed(facts: &Facts) -> Finding {
 }
 
 fn stamp(facts: &Facts) -> Finding {
-    let check = "timestamps";
+    let check = "metadata";
     match &facts.stamp {
         Step::Skipped => skipped(check),
-        Step::Done(true) => Finding::new(check, Verdict::Ok, "listings show the time of what was captured"),
-        Step::Done(false) => Finding::new(
+        Step::Done(Stamp::Listed) => Finding::new(check, Verdict::Ok, "listings show the time of what was captured"),
+        Step::Done(Stamp::Kept) => {
+            Finding::new(check, Verdict::Ok, "the time of what was captured is kept beside the object")
+        }
+        Step::Done(Stamp::Lost) => Finding::new(
             check,
-            Verdict::Skipped,
-            "listings show when an object was stored; the time of what was captured is in the object",
+            Verdict::Warning,
+            "metadata is not kept: brooklet needs none, since times are in the objects, but Litestream's \
+             restore -timestamp does",
         ),
         Step::Failed { reason, .. } => Finding::new(check, Verdict::Failed, reason.clone()),
     }
@@ -305,7 +320,7 @@ mod tests {
             size: 10,
             absent: failed(ErrorKind::Missing),
             race: Step::Done(1),
-            stamp: Step::Done(true),
+            stamp: Step::Done(Stamp::Listed),
             parts: Step::Done(()),
             parts_again: failed(ErrorKind::Exists),
             delete: Step::Done(()),
@@ -335,7 +350,7 @@ mod tests {
             "range",
             "absent",
             "listed",
-            "timestamps",
+            "metadata",
             "clock",
             "delete",
         ];
@@ -365,7 +380,7 @@ mod tests {
             (|f| f.absent = Step::Done(()), &[("absent", Failed)]),
             (|f| f.size = 11, &[("listed", Failed)]),
             (|f| f.seen = Step::Done(Seen { size: None, modified: None }), &[("listed", Warning), ("clock", Skipped)]),
-            (|f| f.stamp = Step::Done(false), &[("timestamps", Skipped)]),
+            (|f| f.stamp = Step::Done(Stamp::Lost), &[("metadata", Warning)]),
             (|f| f.delete = failed(Refused), &[("delete", Warning)]),
             (|f| f.delete = failed(Later), &[("delete", Failed)]),
             (|f| f.gone = Step::Done(()), &[("delete", Warning)]),

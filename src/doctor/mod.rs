@@ -14,7 +14,7 @@ mod usage;
 
 use serde::Serialize;
 
-pub use judge::{Facts, Seen, Step, judge};
+pub use judge::{Facts, Seen, Stamp, Step, judge};
 pub use probe::Probe;
 pub use settings::{remarks, without_conditions};
 pub use usage::{Usage, usage};

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use futures::future::join_all;
 use tokio::time::timeout;
 
-use super::judge::{Facts, Seen, Step};
+use super::judge::{Facts, Seen, Stamp, Step};
 use crate::storage::{self, Body, ErrorKind, Key, LIST_PAGE, Put, PutOptions, Storage};
 use crate::types::Timestamp;
 
@@ -72,12 +72,8 @@ impl Probe {
         // Cut to what every storage can keep.
         let time = Timestamp::from_millis(1_600_000_000_000);
         let mut written = vec![one.clone(), raced];
-        if lists && put(&*self.storage, &stamped, first, Some(time)).await == Step::Done(()) {
-            facts.stamp = match self.seen(&stamped).await {
-                Step::Done(seen) => Step::Done(seen.modified == Some(time)),
-                Step::Failed { kind, reason } => Step::Failed { kind, reason },
-                Step::Skipped => Step::Skipped,
-            };
+        if put(&*self.storage, &stamped, first, Some(time)).await == Step::Done(()) {
+            facts.stamp = self.stamp(&stamped, time, lists).await;
             written.push(stamped);
         }
         if let Some(storage) = &self.in_parts {
@@ -115,6 +111,19 @@ impl Probe {
                 Some(last) if page.len() == LIST_PAGE && last.key < *key => Some(last.key.clone()),
                 _ => return Step::Done(Seen { size: None, modified: None }),
             };
+        }
+    }
+
+    /// Where the time of this object is found again.
+    async fn stamp(&self, key: &Key, time: Timestamp, lists: bool) -> Step<Stamp> {
+        if lists && matches!(self.seen(key).await, Step::Done(seen) if seen.modified == Some(time)) {
+            return Step::Done(Stamp::Listed);
+        }
+        match attempt(self.storage.timestamp(key)).await {
+            Step::Done(kept) if kept == Some(time) => Step::Done(Stamp::Kept),
+            Step::Done(_) => Step::Done(Stamp::Lost),
+            Step::Failed { kind, reason } => Step::Failed { kind, reason },
+            Step::Skipped => Step::Skipped,
         }
     }
 

@@ -8,6 +8,7 @@
 
 mod checks;
 pub mod plan;
+mod record;
 
 use std::fs;
 use std::io;
@@ -22,6 +23,7 @@ use crate::restore::{IntegrityCheck, Older, Options, Outcome, Progress, RestoreE
 use crate::types::{Timestamp, Txid};
 
 pub use checks::CheckError;
+pub use record::{LastProof, Records};
 
 /// How to rehearse.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -80,6 +80,20 @@ pub enum PlanError {
         /// The time of the oldest snapshot.
         oldest: Timestamp,
     },
+    /// There are logs that are old enough, and nothing to replay them over: Litestream
+    /// 0.3 gives a snapshot the name of the one before it in the same log.
+    #[error(
+        "generation {generation} has data from before {asked}, but its oldest snapshot was stored at {oldest}: ask for \
+         that time, or for an earlier generation by its name"
+    )]
+    SnapshotTooNew {
+        /// The lineage.
+        generation: Generation,
+        /// What was asked for.
+        asked: Timestamp,
+        /// The time of its oldest snapshot.
+        oldest: Timestamp,
+    },
     /// The index asked for is not there.
     #[error(
         "generation {generation} cannot be restored to index {asked:08x}: it holds snapshots and logs from index \
@@ -111,7 +125,8 @@ pub enum PlanError {
 }
 
 /// The chain that ends where the wish says. Of several generations the one with
-/// the newest data at or before that moment.
+/// the newest data at or before that moment; if that one cannot be restored, it is
+/// an error and not an older one that nobody asked for.
 pub fn choose(listing: &Listing, wish: &Wish) -> Result<Plan, PlanError> {
     if listing.is_empty() {
         return Err(PlanError::NoBackup);
@@ -126,11 +141,20 @@ pub fn choose(listing: &Listing, wish: &Wish) -> Result<Plan, PlanError> {
     let mut reason = None;
     for span in spans.iter().filter(|span| wish.generation.is_none_or(|wanted| wanted == span.generation)) {
         match in_generation(listing, span.generation, wish) {
-            Err(error @ (PlanError::NoSnapshot { .. } | PlanError::BeforeOldest { .. })) => {
-                reason = reason.or(Some(error));
-            }
+            Err(error @ PlanError::NoSnapshot { .. }) => reason = reason.or(Some(error)),
             outcome => {
-                let time = newest(listing, span.generation, wish).unwrap_or(span.end);
+                let newest = newest(listing, span.generation, wish);
+                let outcome = match (outcome, newest) {
+                    (Err(error @ PlanError::BeforeOldest { .. }), None) => {
+                        reason = reason.or(Some(error));
+                        continue;
+                    }
+                    (Err(PlanError::BeforeOldest { asked, oldest }), Some(_)) => {
+                        Err(PlanError::SnapshotTooNew { generation: span.generation, asked, oldest })
+                    }
+                    (outcome, _) => outcome,
+                };
+                let time = newest.unwrap_or(span.end);
                 if best.as_ref().is_none_or(|(before, _)| time >= *before) {
                     best = Some((time, outcome));
                 }
@@ -393,6 +417,19 @@ mod tests {
         assert_eq!(chosen(&items, &only).unwrap(), old);
         let unknown = Wish { generation: Some(generation(5)), ..Wish::default() };
         assert_eq!(chosen(&items, &unknown), Err(PlanError::UnknownGeneration(generation(5))));
+    }
+
+    /// The first snapshot of a generation has got the name and the time of a later one.
+    #[test]
+    fn data_that_lost_its_snapshot_is_no_reason_for_an_older_generation() {
+        let old = [of(9, snapshot(0, 1)), of(9, slice(0, 0, 5))];
+        let items = [&old[..], &[of(2, slice(0, 0, 8)), of(2, snapshot(0, 20)), of(2, slice(0, 32, 12))]].concat();
+        assert_eq!(chosen(&items, &at(7)).unwrap(), old);
+        let (asked, oldest) = (Timestamp::from_millis(9), Timestamp::from_millis(20));
+        assert_eq!(chosen(&items, &at(9)), Err(PlanError::SnapshotTooNew { generation: generation(2), asked, oldest }));
+        let by_name = Wish { generation: Some(generation(9)), ..at(9) };
+        assert_eq!(chosen(&items, &by_name).unwrap(), old);
+        assert_eq!(chosen(&items, &at(20)).unwrap().len(), 3);
     }
 
     #[test]

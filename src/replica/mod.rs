@@ -10,6 +10,7 @@
 //! its next put if it is not.
 
 mod below;
+mod discover;
 mod generations;
 mod keys;
 mod listing;
@@ -30,6 +31,7 @@ use crate::storage::{self, Body, Counts, ErrorKind, Key, LIST_PAGE, Put, PutOpti
 use crate::types::{Secret, Timestamp, Txid, TxidRange};
 
 pub use below::databases_below;
+pub use discover::discover;
 pub use generations::Run;
 pub use keys::Layout;
 pub use listing::Listing;

@@ -101,6 +101,12 @@ impl Shelf {
         self.lock().listing.clone()
     }
 
+    /// Looks at what is there, if the replica was listed.
+    pub fn look<T>(&self, at: impl FnOnce(&Listing) -> T) -> Option<T> {
+        let inner = self.lock();
+        inner.listed.then(|| at(&inner.listing))
+    }
+
     /// Call before listing: what changes from now on is not lost.
     pub fn begin_listing(&self) -> Mark {
         Mark(self.lock().changed)
@@ -147,6 +153,11 @@ impl Shelf {
             inner.listing.remove(segment.level, segment.txids);
             inner.notes.remove(&(segment.level, segment.txids));
         }
+    }
+
+    /// What a segment said about itself, if it was asked.
+    pub fn header(&self, segment: &Segment) -> Option<Header> {
+        self.lock().notes.get(&(segment.level, segment.txids))?.header
     }
 
     /// A segment was asked what it is. `proven`: both of its ends were.

@@ -141,6 +141,10 @@ impl Storage for Spellings {
     async fn copy(&self, from: &Key, to: &Key) -> Result<bool> {
         self.storage.copy(&self.real(from).await?, &self.real(to).await?).await
     }
+
+    async fn timestamp(&self, key: &Key) -> Result<Option<Timestamp>> {
+        self.storage.timestamp(&self.real(key).await?).await
+    }
 }
 
 #[cfg(test)]

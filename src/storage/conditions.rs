@@ -178,6 +178,10 @@ impl<S: Storage> Storage for Conditional<S> {
         }
         self.inner.copy(from, to).await
     }
+
+    async fn timestamp(&self, key: &Key) -> Result<Option<Timestamp>> {
+        self.inner.timestamp(key).await
+    }
 }
 
 #[cfg(test)]

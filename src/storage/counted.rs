@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
-use super::{Body, Key, Object, PutOptions, Result, Storage};
+use super::{Body, ErrorKind, Key, Object, PutOptions, Result, Storage};
 use crate::types::Timestamp;
 
 /// What a storage can be asked.
@@ -50,9 +50,57 @@ pub struct Counts([Counter; Operation::ALL.len()]);
 #[derive(Debug, Default)]
 struct Counter {
     requests: AtomicU64,
-    errors: AtomicU64,
+    /// By kind, in the order of [`Failure::ALL`].
+    errors: [AtomicU64; Failure::ALL.len()],
     bytes: AtomicU64,
     nanos: AtomicU64,
+    /// How many took up to the bound of the same place; the last: longer than all bounds.
+    times: [AtomicU64; TIME_BOUNDS.len() + 1],
+}
+
+/// Upper bounds of the times of requests, in milliseconds.
+pub const TIME_BOUNDS: [u64; 9] = [10, 50, 100, 500, 1_000, 5_000, 10_000, 30_000, 60_000];
+
+/// How a request failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// There is no such object.
+    Missing,
+    /// The name is taken.
+    Exists,
+    /// It may succeed later.
+    Later,
+    /// It will not.
+    Refused,
+    /// Nobody waited for its end.
+    Abandoned,
+}
+
+impl Failure {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Missing, Self::Exists, Self::Later, Self::Refused, Self::Abandoned];
+
+    /// As metrics name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Exists => "exists",
+            Self::Later => "later",
+            Self::Refused => "refused",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+impl From<ErrorKind> for Failure {
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::Missing => Self::Missing,
+            ErrorKind::Exists => Self::Exists,
+            ErrorKind::Later => Self::Later,
+            ErrorKind::Refused => Self::Refused,
+        }
+    }
 }
 
 /// What was counted for one operation.
@@ -60,12 +108,25 @@ struct Counter {
 pub struct Snapshot {
     /// Requests that were begun.
     pub requests: u64,
-    /// Those that ended in an error, or were given up.
-    pub errors: u64,
+    /// Those that failed, by kind, in the order of [`Failure::ALL`].
+    pub errors: [u64; Failure::ALL.len()],
     /// Bytes that went in or out in bodies.
     pub bytes: u64,
     /// Time spent, of all requests together.
     pub time: Duration,
+    /// How many took up to the bound of the same place in [`TIME_BOUNDS`]; the last: longer than all bounds.
+    pub times: [u64; TIME_BOUNDS.len() + 1],
+}
+
+impl Snapshot {
+    /// What another has counted.
+    pub fn merge(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.errors.iter_mut().zip(other.errors).for_each(|(mine, more)| *mine += more);
+        self.bytes += other.bytes;
+        self.time += other.time;
+        self.times.iter_mut().zip(other.times).for_each(|(mine, more)| *mine += more);
+    }
 }
 
 impl Counts {
@@ -75,9 +136,10 @@ impl Counts {
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
         Snapshot {
             requests: read(&counter.requests),
-            errors: read(&counter.errors),
+            errors: counter.errors.each_ref().map(read),
             bytes: read(&counter.bytes),
             time: Duration::from_nanos(read(&counter.nanos)),
+            times: counter.times.each_ref().map(read),
         }
     }
 
@@ -93,7 +155,7 @@ impl Counts {
     /// For backends that need several requests for what they are asked.
     pub(super) fn begin(self: &Arc<Self>, operation: Operation) -> Request {
         self.counter(operation).requests.fetch_add(1, Ordering::Relaxed);
-        Request { counts: self.clone(), operation, begun: Instant::now(), failed: true }
+        Request { counts: self.clone(), operation, begun: Instant::now(), failed: Some(Failure::Abandoned) }
     }
 
     pub(super) fn moved(&self, operation: Operation, bytes: usize) {
@@ -106,7 +168,7 @@ pub(super) struct Request {
     counts: Arc<Counts>,
     operation: Operation,
     begun: Instant,
-    failed: bool,
+    failed: Option<Failure>,
 }
 
 impl Request {
@@ -114,8 +176,17 @@ impl Request {
         self.counts.moved(self.operation, bytes);
     }
 
-    pub(super) fn end<T, E>(mut self, outcome: std::result::Result<T, E>) -> std::result::Result<T, E> {
-        self.failed = outcome.is_err();
+    pub(super) fn end<T>(self, outcome: Result<T>) -> Result<T> {
+        self.end_as(outcome, |error| error.kind)
+    }
+
+    /// The same for an outcome that is not yet in our own words.
+    pub(super) fn end_as<T, E>(
+        mut self,
+        outcome: std::result::Result<T, E>,
+        kind: impl Fn(&E) -> ErrorKind,
+    ) -> std::result::Result<T, E> {
+        self.failed = outcome.as_ref().err().map(|error| kind(error).into());
         outcome
     }
 }
@@ -123,9 +194,14 @@ impl Request {
 impl Drop for Request {
     fn drop(&mut self) {
         let counter = self.counts.counter(self.operation);
-        let nanos = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let took = self.begun.elapsed();
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         counter.nanos.fetch_add(nanos, Ordering::Relaxed);
-        counter.errors.fetch_add(u64::from(self.failed), Ordering::Relaxed);
+        let place = TIME_BOUNDS.iter().position(|bound| took <= Duration::from_millis(*bound));
+        counter.times[place.unwrap_or(TIME_BOUNDS.len())].fetch_add(1, Ordering::Relaxed);
+        if let Some(failure) = self.failed {
+            counter.errors[failure as usize].fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -196,6 +272,11 @@ impl<S: Storage> Storage for Counted<S> {
         let request = self.counts.begin(Operation::Put);
         request.end(self.inner.copy(from, to).await)
     }
+
+    async fn timestamp(&self, key: &Key) -> Result<Option<Timestamp>> {
+        let request = self.counts.begin(Operation::Get);
+        request.end(self.inner.timestamp(key).await)
+    }
 }
 
 #[cfg(test)]
@@ -218,13 +299,15 @@ mod tests {
         storage.list(&Key::ROOT, None).await.unwrap();
         let counted = |operation| {
             let Snapshot { requests, errors, bytes, .. } = counts.of(operation);
-            (requests, errors, bytes)
+            (requests, errors.iter().sum::<u64>(), bytes)
         };
         assert_eq!(counted(Operation::Put), (2, 1, 6));
         assert_eq!(counted(Operation::Get), (1, 0, 2));
         assert_eq!(counted(Operation::List), (1, 0, 0));
         assert_eq!(counted(Operation::Delete), (0, 0, 0));
         assert_eq!(counts.requests(), 4);
+        let put = counts.of(Operation::Put);
+        assert_eq!((put.errors[Failure::Exists as usize], put.times[0]), (1, 2));
     }
 
     #[tokio::test(start_paused = true)]
@@ -233,7 +316,8 @@ mod tests {
         let request = counts.begin(Operation::Get);
         tokio::time::advance(Duration::from_secs(3)).await;
         drop(request);
-        let Snapshot { errors, time, .. } = counts.of(Operation::Get);
-        assert_eq!((errors, time), (1, Duration::from_secs(3)));
+        let Snapshot { errors, time, times, .. } = counts.of(Operation::Get);
+        assert_eq!((errors[Failure::Abandoned as usize], time), (1, Duration::from_secs(3)));
+        assert_eq!(times[5], 1, "{times:?}");
     }
 }

@@ -65,6 +65,10 @@ impl Storage for LookFirst {
         }
     }
 
+    async fn timestamp(&self, key: &Key) -> Result<Option<Timestamp>> {
+        self.0.timestamp(key).await
+    }
+
     async fn tidy(&self, prefix: &Key, before: Timestamp) -> Result<u64> {
         self.0.tidy(prefix, before).await
     }

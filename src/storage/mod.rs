@@ -33,7 +33,7 @@ use futures::stream::BoxStream;
 use crate::types::Timestamp;
 
 pub use conditions::{Conditional, Conditions, Known, PROBE};
-pub use counted::{Counted, Counts, Operation, Snapshot};
+pub use counted::{Counted, Counts, Failure, Operation, Snapshot, TIME_BOUNDS};
 pub use error::{Error, ErrorKind, Result};
 pub use file::FileStorage;
 pub use key::{Key, KeyError};
@@ -92,6 +92,12 @@ pub trait Storage: Send + Sync + 'static {
         let _ = (from, to);
         Ok(false)
     }
+
+    /// The time that was given when an object was put, if it is kept beside it.
+    async fn timestamp(&self, key: &Key) -> Result<Option<Timestamp>> {
+        let _ = key;
+        Ok(None)
+    }
 }
 
 /// Wrappers take what they wrap by value; this lets them share it.
@@ -123,6 +129,10 @@ impl<S: Storage + ?Sized> Storage for Arc<S> {
 
     async fn copy(&self, from: &Key, to: &Key) -> Result<bool> {
         (**self).copy(from, to).await
+    }
+
+    async fn timestamp(&self, key: &Key) -> Result<Option<Timestamp>> {
+        (**self).timestamp(key).await
     }
 }
 

@@ -141,6 +141,10 @@ impl Storage for Retry {
     async fn copy(&self, from: &Key, to: &Key) -> Result<bool> {
         self.run(WAIT_CAP, |_| Some(self.inner.copy(from, to))).await
     }
+
+    async fn timestamp(&self, key: &Key) -> Result<Option<Timestamp>> {
+        self.run(WAIT_CAP, |_| Some(self.inner.timestamp(key))).await
+    }
 }
 
 /// A read that arrives whole. Backends promise that; a proxy that cuts bodies

@@ -358,6 +358,10 @@ impl Storage for Throttle {
         self.pace.keep(self.inner.copy(from, to)).await
     }
 
+    async fn timestamp(&self, key: &Key) -> Result<Option<Timestamp>> {
+        self.pace.keep(self.inner.timestamp(key)).await
+    }
+
     async fn tidy(&self, prefix: &Key, before: Timestamp) -> Result<u64> {
         self.pace.keep(self.inner.tidy(prefix, before)).await
     }

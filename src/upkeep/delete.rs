@@ -2,7 +2,7 @@
 //! goes once it could have gone for the whole of the grace. Marks live in memory:
 //! a restart begins the grace again, which deletes nothing early.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::retain::{self, Rule, Verdict};
@@ -11,7 +11,7 @@ use crate::ltx::Level;
 use crate::replica::{Item, Replica, Segment, Shelf};
 use crate::restore::plan::Holdings;
 use crate::storage::ErrorKind;
-use crate::types::TxidRange;
+use crate::types::{Txid, TxidRange};
 
 /// Removed with one request at most.
 const BATCH: usize = 500;
@@ -62,9 +62,10 @@ impl Upkeep {
             return Ok(Round::Nothing { again: self.next_round(items, &retention, every) });
         }
         let pins = self.replica.pins().await?;
-        let mut verdict = retain::judge(items, &retention, &pins)?;
-        self.report(&mut verdict);
+        let verdict = retain::judge(items, &retention, &pins)?;
+        self.report_pins(&verdict);
         let ripe = self.ripe(&verdict, now, retention.grace);
+        let ripe = self.unasked(ripe, verdict.snapshots.1);
         if ripe.iter().any(|(_, rule)| matches!(rule, Rule::OldSnapshot | Rule::OldChanges)) {
             // What is to stay was not looked at for a long time, perhaps. What only makes room can wait.
             if let Some(found) = self.audit(now).await? {
@@ -120,8 +121,8 @@ impl Upkeep {
         young.filter(|_| items.len() > 1).map(|i| (retention.history - i.age).max(every)).min()
     }
 
-    /// Says once what somebody should know, and takes back what nobody asked for.
-    fn report(&mut self, verdict: &mut Verdict) {
+    /// Says once what somebody should know.
+    fn report_pins(&mut self, verdict: &Verdict) {
         if verdict.lost_pins.len() > self.deletions.lost_pins {
             let names: Vec<String> = verdict.lost_pins.iter().map(|pin| pin.name.to_string()).collect();
             tracing::error!(
@@ -131,11 +132,17 @@ impl Upkeep {
             );
         }
         self.deletions.lost_pins = verdict.lost_pins.len();
-        if !verdict.is_excessive() {
+    }
+
+    /// Takes back what nobody asked for. Only what is to go now counts: within a
+    /// grace longer than the time between snapshots, most of them are dispensable.
+    fn unasked(&mut self, mut ripe: Vec<(Segment, Rule)>, all: usize) -> Vec<(Segment, Rule)> {
+        let old = ripe.iter().filter(|(_, rule)| *rule == Rule::OldSnapshot);
+        let gone = old.map(|(segment, _)| segment.txids.max()).collect::<BTreeSet<_>>().len();
+        if !retain::is_excessive(gone, all) {
             self.deletions.excessive = None;
-            return;
+            return ripe;
         }
-        let (gone, all) = verdict.snapshots;
         if self.deletions.excessive.replace((gone, all)) != Some((gone, all)) {
             tracing::error!(
                 replica = self.replica.name(),
@@ -144,7 +151,8 @@ impl Upkeep {
                 "more than half of the snapshots would be deleted at once: none is; if this is wanted, use \"prune -confirm\""
             );
         }
-        verdict.deletions.retain(|(_, rule)| matches!(rule, Rule::Merged | Rule::Promoted));
+        ripe.retain(|(_, rule)| matches!(rule, Rule::Merged | Rule::Promoted));
+        ripe
     }
 }
 
@@ -171,7 +179,7 @@ pub(super) async fn prove(
                 header
             }
         };
-        let adjacent = |end: crate::types::Txid| end.next() == segment.txids.min();
+        let adjacent = |end: Txid| end.next() == segment.txids.min();
         if let (Some((end, Some(after))), Some(Some(found))) = (before, header.proof.map(|proof| proof.before))
             && adjacent(end)
             && after != found
@@ -199,13 +207,24 @@ pub(super) async fn remove(
             tracing::debug!(replica = replica.name(), segment = key, rule = rule.to_string(), "segment deleted");
         }
     }
-    let count = |wanted| deletions.iter().filter(|(_, rule)| *rule == wanted).count();
-    tracing::info!(
-        replica = replica.name(),
-        merged = count(Rule::Merged) + count(Rule::Promoted),
-        old_snapshots = count(Rule::OldSnapshot),
-        old_changes = count(Rule::OldChanges),
-        "segments deleted"
-    );
+    // One line for each level and rule.
+    let mut of_rule: BTreeMap<(Level, String), Vec<TxidRange>> = BTreeMap::new();
+    for (segment, rule) in deletions {
+        of_rule.entry((segment.level, rule.to_string())).or_default().push(segment.txids);
+    }
+    for ((level, rule), ranges) in of_rule {
+        let (first, last) =
+            (ranges.iter().copied().map(TxidRange::min).min(), ranges.iter().copied().map(TxidRange::max).max());
+        let shown = |txid: Option<Txid>| txid.map_or_else(String::new, |txid| txid.to_string());
+        tracing::info!(
+            replica = replica.name(),
+            level = level.get(),
+            segments = ranges.len(),
+            minTXID = shown(first),
+            maxTXID = shown(last),
+            rule,
+            "segments deleted"
+        );
+    }
     Ok(())
 }

@@ -6,6 +6,7 @@ use super::retain::RetainError;
 use crate::ltx;
 use crate::replica;
 use crate::replica::{PutError, Segment};
+use crate::restore::RestoreError;
 use crate::storage::{ErrorKind, Key};
 
 /// Why segments were not merged.
@@ -90,6 +91,12 @@ pub enum Error {
     /// The rules and what is there do not agree.
     #[error(transparent)]
     Retain(#[from] RetainError),
+    /// The newest point cannot be restored, so nothing can be made of it.
+    #[error("no snapshot can be made of the replica")]
+    Chain(#[source] RestoreError),
+    /// An empty replica.
+    #[error("the replica holds nothing that a snapshot could be made of")]
+    Nothing,
     /// What is to stay does not hold together.
     #[error("{segment} does not hold what is to be relied on: {reason}; nothing is deleted")]
     Unproven {
@@ -101,6 +108,26 @@ pub enum Error {
 }
 
 impl Error {
+    /// What somebody can do about it: one text for each kind of trouble.
+    pub fn advice(&self) -> &'static str {
+        const STORAGE: &str = "it is tried again; check that the storage can be reached";
+        const REFUSED: &str = "check the rights to list, read and create, with \"doctor\"";
+        const BROKEN: &str = "nothing is deleted; run \"audit\" to see what is wrong with this replica";
+        let of_kind = |kind| if kind == ErrorKind::Refused { REFUSED } else { STORAGE };
+        match self {
+            Self::Merge(MergeError::Replica(error)) | Self::Replica(error) => of_kind(error.kind()),
+            Self::Merge(MergeError::Put(PutError::Storage(error))) => of_kind(error.kind),
+            Self::Merge(
+                MergeError::Put(PutError::Fenced { .. }) | MergeError::Taken { .. } | MergeError::Gone { .. },
+            ) => "another program works on this replica: stop one of the two, then start the other again",
+            Self::Merge(MergeError::Stored { .. }) => "use another storage; \"doctor\" shows what this one does",
+            Self::Merge(MergeError::Local(_)) => "it is tried again; check memory and open files of this machine",
+            Self::Merge(MergeError::Inputs(_)) | Self::Chain(_) | Self::Nothing | Self::Unproven { .. } => BROKEN,
+            Self::Retain(RetainError::Broken) => BROKEN,
+            Self::Retain(RetainError::Unsafe(_)) => "nothing is deleted; please report this together with the log",
+        }
+    }
+
     /// Another writer has taken over.
     pub fn is_fenced(&self) -> bool {
         matches!(self, Self::Merge(MergeError::Taken { .. } | MergeError::Put(PutError::Fenced { .. })))

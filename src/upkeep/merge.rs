@@ -7,7 +7,8 @@
 //! inputs, and grows neither with their size nor with the database, but for a
 //! few bytes for each page of the result's index.
 
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,10 +17,11 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::compact::Merge;
+use super::compact::{FAN_IN, Merge};
 use super::error::MergeError;
 use crate::ltx::{self, Decoder, Encoding, Finished, Header, Level};
 use crate::replica::{PutError, Replica, Segment};
+use crate::spool::Uploaded;
 use crate::storage::{Body, ErrorKind};
 use crate::types::TxidRange;
 
@@ -33,6 +35,9 @@ const IN_MEMORY: u64 = 4 << 20;
 const PIECE: usize = 256 << 10;
 /// Pieces that wait for the storage.
 const PIECES: usize = 8;
+/// Inputs of a merge at most, counting the parts of what was uploaded as one: each
+/// takes a buffer of [`CHUNK`]'s least size.
+const OPEN_AT_ONCE: u64 = 2 * FAN_IN as u64;
 /// Headers asked for at once.
 const HEADERS_AT_ONCE: usize = 16;
 
@@ -58,18 +63,29 @@ pub(super) async fn headers(replica: &Replica, segments: &[Segment]) -> Result<V
     Ok(stream::iter(reads).buffered(HEADERS_AT_ONCE).try_collect().await?)
 }
 
+/// What is known of the inputs of a merge before they are read.
+#[derive(Debug, Default)]
+pub(super) struct Inputs {
+    /// What they say about themselves, in their order.
+    pub(super) headers: Vec<Header>,
+    /// What some of them were made of.
+    pub(super) uploaded: Uploaded,
+}
+
 /// Makes the segment and puts it there.
 pub(super) async fn merge(
     replica: &Arc<Replica>,
     merge: &Merge,
+    inputs: Inputs,
     encoding: Encoding,
     stop: &Stop,
 ) -> Result<(Segment, Header), MergeError> {
-    let headers = headers(replica, &merge.inputs).await?;
-    follow_each_other(merge, &headers)?;
-    let header = ltx::merged_header(&headers, merge.txids).map_err(MergeError::of)?;
+    follow_each_other(merge, &inputs.headers)?;
+    let header = ltx::merged_header(&inputs.headers, merge.txids).map_err(MergeError::of)?;
     let size: u64 = merge.inputs.iter().map(|input| input.size).sum();
-    let work = Work { replica: replica.clone(), inputs: merge.inputs.clone(), header, encoding, stop: stop.clone() };
+    let segments = merge.inputs.iter().copied().zip(inputs.headers).collect();
+    let work =
+        Work { replica: replica.clone(), segments, uploaded: inputs.uploaded, header, encoding, stop: stop.clone() };
     let finished = if size <= IN_MEMORY {
         let (out, finished) = blocking(move || work.run(Vec::new())).await?;
         replica.put_segment(merge.level, merge.txids, Body::Bytes(out.into()), header.timestamp).await?;
@@ -154,7 +170,9 @@ async fn blocking<T: Send + 'static>(
 /// A merge ready to be carried out on a thread of its own.
 struct Work {
     replica: Arc<Replica>,
-    inputs: Vec<Segment>,
+    /// With what each says about itself.
+    segments: Vec<(Segment, Header)>,
+    uploaded: Uploaded,
     header: Header,
     encoding: Encoding,
     stop: Stop,
@@ -162,19 +180,52 @@ struct Work {
 
 impl Work {
     fn run<W: Write>(self, out: W) -> Result<(W, Finished), MergeError> {
-        let total: u64 = self.inputs.iter().map(|input| input.size).sum();
-        let decoders = self.inputs.iter().map(|input| {
-            let share = u128::from(READ_AHEAD) * u128::from(input.size) / u128::from(total.max(1));
-            let chunk = u64::try_from(share).unwrap_or(*CHUNK.end()).clamp(*CHUNK.start(), *CHUNK.end());
-            let reader = Reader::new(self.replica.clone(), *input, chunk, self.stop.clone());
-            let decoder = Decoder::new(reader)?;
-            if decoder.header().txids != input.txids {
-                return Err(ltx::Error::Header { reason: "it is not the one that was read before" });
+        let total: u64 = self.segments.iter().map(|(segment, _)| segment.size).sum();
+        let mut decoders = Vec::with_capacity(self.segments.len());
+        for (segment, header) in &self.segments {
+            if let Some(parts) = self.here(segment, header, decoders.len()) {
+                decoders.extend(parts);
+                continue;
             }
-            Ok(decoder)
-        });
-        let decoders = decoders.collect::<Result<Vec<_>, _>>().map_err(MergeError::of)?;
+            let share = u128::from(READ_AHEAD) * u128::from(segment.size) / u128::from(total.max(1));
+            let chunk = u64::try_from(share).unwrap_or(*CHUNK.end()).clamp(*CHUNK.start(), *CHUNK.end());
+            let reader = Reader::new(self.replica.clone(), *segment, chunk, self.stop.clone());
+            let decoder = Decoder::new(Source::There(reader)).map_err(MergeError::of)?;
+            if decoder.header() != header {
+                let reason = "it is not the one that was read before";
+                return Err(MergeError::of(ltx::Error::Header { reason }));
+            }
+            decoders.push(decoder);
+        }
         ltx::merge(decoders, out, self.header.txids, self.encoding).map_err(MergeError::of)
+    }
+
+    /// What a segment was made of, if it is still on this machine: seen to be what
+    /// became that segment by its checksums of the database before and after.
+    fn here(&self, segment: &Segment, header: &Header, open: usize) -> Option<Vec<Decoder<Source>>> {
+        let txid = segment.txids.max();
+        if segment.level != Level::L0 || self.uploaded.parts(txid)? + open as u64 > OPEN_AT_ONCE {
+            return None;
+        }
+        let files = self.uploaded.open(txid)?.into_iter();
+        let decoders = files.map(|file| Decoder::new(Source::Here(file))).collect::<Result<Vec<_>, _>>().ok()?;
+        let headers: Vec<Header> = decoders.iter().map(|decoder| *decoder.header()).collect();
+        (ltx::merged_header(&headers, segment.txids).ok()? == *header).then_some(decoders)
+    }
+}
+
+/// Where an input is read from.
+enum Source {
+    Here(BufReader<File>),
+    There(Reader),
+}
+
+impl Read for Source {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Here(file) => file.read(buffer),
+            Self::There(replica) => replica.read(buffer),
+        }
     }
 }
 

@@ -12,6 +12,7 @@
 //! `retain`, `audit`); [`Upkeep::step`] carries out one of them at a time.
 
 mod audit;
+mod by_hand;
 pub mod compact;
 mod delete;
 mod error;
@@ -20,18 +21,21 @@ mod policy;
 mod prune;
 pub mod retain;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ltx::Level;
+use crate::ltx::{Header, Level};
 use crate::replica::{Item, Replica, Segment, Shelf};
+use crate::spool::Uploaded;
 use crate::types::{Timestamp, TxidRange, crc64_iso};
 
 use audit::Audit;
 use compact::{Merge, Snapshot};
 use delete::Deletions;
+use merge::Inputs;
 
+pub use by_hand::snapshot;
 pub use compact::FAN_IN;
 pub use error::{Error, MergeError};
 pub use merge::Stop;
@@ -71,6 +75,8 @@ pub enum Stepped {
 pub struct Upkeep {
     replica: Arc<Replica>,
     shelf: Shelf,
+    /// What the newest segments were made of.
+    uploaded: Uploaded,
     policy: Policy,
     stop: Stop,
     /// This replica's place between all others, of 2^64.
@@ -96,6 +102,7 @@ impl Upkeep {
         Self {
             replica,
             shelf,
+            uploaded: Uploaded::default(),
             policy,
             stop,
             shift: digest.finalize(),
@@ -107,6 +114,13 @@ impl Upkeep {
             audited: None,
             deletions: Deletions::default(),
         }
+    }
+
+    /// The same where the upload tells what its objects were made of: what is still
+    /// on this machine is not fetched.
+    #[must_use]
+    pub fn with_uploaded(self, uploaded: Uploaded) -> Self {
+        Self { uploaded, ..self }
     }
 
     /// Does one thing that is due, if there is one.
@@ -177,8 +191,30 @@ impl Upkeep {
         Ok(())
     }
 
+    /// What the inputs say about themselves, asked of those that have not said it yet.
+    async fn headers_of(&self, inputs: &[Segment]) -> Result<Vec<Header>, MergeError> {
+        let unknown: Vec<Segment> = inputs.iter().filter(|i| self.shelf.header(i).is_none()).copied().collect();
+        let asked = merge::headers(&self.replica, &unknown).await?;
+        let mut asked = unknown.into_iter().zip(asked).collect::<HashMap<_, _>>();
+        Ok(inputs.iter().filter_map(|i| asked.remove(i).or_else(|| self.shelf.header(i))).collect())
+    }
+
+    async fn make(&self, merge: &Merge) -> Result<(Segment, Header), MergeError> {
+        let inputs = Inputs { headers: self.headers_of(&merge.inputs).await?, uploaded: self.uploaded.clone() };
+        let made = merge::merge(&self.replica, merge, inputs, self.policy.encoding, &self.stop).await;
+        match made {
+            // Perhaps only the copies on this machine are damaged.
+            Err(error) if error.is_of_inputs() && self.uploaded.oldest().is_some() => {
+                self.uploaded.forget_all();
+                let inputs = Inputs { headers: self.headers_of(&merge.inputs).await?, ..Inputs::default() };
+                merge::merge(&self.replica, merge, inputs, self.policy.encoding, &self.stop).await
+            }
+            made => made,
+        }
+    }
+
     async fn merge(&mut self, merge: Merge) -> Result<Stepped, Error> {
-        let made = merge::merge(&self.replica, &merge, self.policy.encoding, &self.stop).await;
+        let made = self.make(&merge).await;
         let verified = match made {
             Ok((segment, _)) if self.policy.verify => merge::verify(&self.replica, segment, &self.stop).await.and(made),
             made => made,
@@ -192,6 +228,9 @@ impl Upkeep {
             }
         };
         self.shelf.put(segment, header);
+        if merge.level > Level::L0 && merge.level < Level::SNAPSHOT {
+            self.uploaded.forget_through(merge.txids.max());
+        }
         tracing::debug!(
             replica = self.replica.name(),
             level = segment.level.get(),

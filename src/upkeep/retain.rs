@@ -79,8 +79,13 @@ impl Verdict {
     /// Whether somebody should look at this first.
     pub fn is_excessive(&self) -> bool {
         let (gone, all) = self.snapshots;
-        gone > FEW && gone * SHARE.1 > all * SHARE.0
+        is_excessive(gone, all)
     }
+}
+
+/// Whether so many of all snapshots should not go at once without being asked for.
+pub(super) fn is_excessive(gone: usize, all: usize) -> bool {
+    gone > FEW && gone * SHARE.1 > all * SHARE.0
 }
 
 /// Judges everything that is on a replica.

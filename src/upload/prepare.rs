@@ -31,6 +31,8 @@ pub(super) struct Prepared {
     pub(super) txid: Txid,
     /// The newest segment in it.
     pub(super) through: Seq,
+    /// All that are in it.
+    pub(super) made_of: Vec<Spooled>,
     pub(super) timestamp: Timestamp,
     pub(super) header: ltx::Header,
     size: u64,
@@ -114,7 +116,8 @@ fn merge(spool: &Spool, segments: &[Spooled], txid: Txid, encoding: Encoding) ->
         let bytes = drafts.iter().map(|(_, size, _)| size).sum();
         join(spool, inputs, bytes, txids, encoding)?
     };
-    Ok(Prepared { txid, through: newest.seq, timestamp: newest.header.timestamp, header, size, body })
+    let (through, timestamp, made_of) = (newest.seq, newest.header.timestamp, segments.to_vec());
+    Ok(Prepared { txid, through, made_of, timestamp, header, size, body })
 }
 
 /// A segment of the spool, which must be the one that was captured.

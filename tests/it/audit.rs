@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use brooklet::audit::{ChainProof, Finding, Report, Scope, audit};
+use brooklet::drill::{Mode, rehearse};
 use brooklet::ltx::{Encoding, file_name};
 use brooklet::replica::{Layout, Replica};
 use brooklet::storage::{self, Body, FileStorage, Key, MemoryStorage, Object, PutOptions, Storage};
@@ -162,6 +163,105 @@ async fn every_planted_damage_of_segments_is_found() {
         assert_eq!(report.has_problems(), in_chain, "{damage}: {:?}", report.findings);
         if in_chain {
             assert!(kinds(&report).contains(&kind), "{damage}: {:?}", report.findings);
+        }
+    }
+}
+
+/// A way to damage what the newest point depends on: one snapshot through 8, and
+/// transaction 9.
+type Damage = (&'static str, fn(&Place, &mut History));
+
+/// Replaces the bytes of a segment.
+fn put(place: &Place, level: u8, min: u64, max: u64, bytes: Vec<u8>) {
+    place.edit(&place.path(level, min, max), |old| *old = bytes);
+}
+
+fn size(bytes: &[u8]) -> usize {
+    bytes.len()
+}
+
+const IN_CHAIN: [Damage; 26] = [
+    ("the newest is truncated", |place, _| place.edit(&place.path(0, 9, 9), |b| b.truncate(size(b) - 30))),
+    ("the newest has a flipped bit in its header", |place, _| place.edit(&place.path(0, 9, 9), |b| b[33] ^= 1)),
+    ("in a page", |place, _| place.edit(&place.path(0, 9, 9), |b| b[130] ^= 1)),
+    ("in its index", |place, _| place.edit(&place.path(0, 9, 9), |b| *b.iter_mut().nth_back(26).unwrap() ^= 1)),
+    ("in its trailer", |place, _| place.edit(&place.path(0, 9, 9), |b| *b.last_mut().unwrap() ^= 1)),
+    ("the newest is empty", |place, _| place.edit(&place.path(0, 9, 9), Vec::clear)),
+    ("the newest has another page size", |place, _| place.edit(&place.path(0, 9, 9), |b| b[10] = 4)),
+    ("another commit", |place, _| place.edit(&place.path(0, 9, 9), |b| b[15] -= 1)),
+    ("bytes behind its end", |place, _| place.edit(&place.path(0, 9, 9), |b| b.push(0))),
+    ("two names are swapped", |place, _| {
+        let (one, two) = (fs::read(place.path(0, 9, 9)).unwrap(), fs::read(place.path(0, 7, 7)).unwrap());
+        put(place, 0, 9, 9, two);
+        put(place, 0, 7, 7, one);
+    }),
+    ("a copy has the next name", |place, _| fs::copy(place.path(0, 9, 9), place.path(0, 10, 10)).map(drop).unwrap()),
+    ("the newest is behind a gap", |place, _| fs::rename(place.path(0, 9, 9), place.path(0, 12, 12)).unwrap()),
+    ("the snapshot is truncated", |place, _| place.edit(&place.path(9, 1, 8), |b| b.truncate(size(b) / 2))),
+    ("the snapshot has a flipped bit", |place, _| place.edit(&place.path(9, 1, 8), |b| b[700] ^= 16)),
+    ("a block of zeros", |place, _| place.edit(&place.path(9, 1, 8), |b| b[512..1024].fill(0))),
+    ("the snapshot is empty", |place, _| place.edit(&place.path(9, 1, 8), Vec::clear)),
+    ("the snapshot is an older one", |place, _| put(place, 9, 1, 8, fs::read(place.path(9, 1, 4)).unwrap())),
+    ("the snapshot is no segment", |place, _| place.edit(&place.path(9, 1, 8), |b| b.fill(b'x'))),
+    ("every base is gone", |place, _| {
+        for (level, max) in [(0, 1), (1, 4), (9, 4), (9, 8)] {
+            fs::remove_file(place.path(level, 1, max)).unwrap();
+        }
+    }),
+    ("what follows the last base is gone", |place, _| {
+        for (level, min, max) in [(9, 1, 8), (1, 5, 8), (0, 6, 6)] {
+            fs::remove_file(place.path(level, min, max)).unwrap();
+        }
+    }),
+    ("a transaction of another history", |place, history| {
+        let mut header = history.header(range(9, 9));
+        let proof = header.proof.as_mut().unwrap();
+        proof.before = Some(proof.after);
+        put(place, 0, 9, 9, history.encode(range(9, 9), &[1, 9, 13], header));
+    }),
+    ("a forgotten page", |place, history| {
+        put(place, 0, 9, 9, history.encode(range(9, 9), &[1, 13], history.header(range(9, 9))));
+    }),
+    ("a page of another moment", |place, history| {
+        let bytes = history.encode_from(8, &[1, 9], history.header(range(9, 9)));
+        put(place, 0, 9, 9, bytes);
+    }),
+    ("a snapshot of another moment", |place, history| {
+        let header = brooklet::ltx::Header { commit: 7, ..history.header(range(1, 8)) };
+        put(place, 9, 1, 8, history.encode_from(3, &[1, 2, 3, 4, 5, 6, 7], header));
+    }),
+    ("an end that is not its own", |place, history| {
+        let mut header = history.header(range(9, 9));
+        header.proof.as_mut().unwrap().after = history.checksum(3);
+        put(place, 0, 9, 9, history.encode(range(9, 9), &[1, 9, 13], header));
+    }),
+    ("a page size of its own", |place, _| {
+        let mut other = History::new(1024, true, Encoding::Block);
+        for n in 1..=9 {
+            other.commit([(1, noise(n, 1024))], 2);
+        }
+        put(place, 0, 9, 9, other.get(0, range(9, 9)).bytes.clone());
+    }),
+];
+
+/// What a restore of the newest data would meet is found by the audit, by `verify`, and
+/// by rehearsals of both kinds; and what is repaired is found by none of them.
+#[tokio::test]
+async fn every_damage_in_the_chain_is_found_by_audit_verify_and_drill() {
+    let clean = history(true);
+    let scratch = TempDir::new().unwrap();
+    let modes = [Mode::Stream, Mode::Full { scratch: scratch.path().join("s"), checks: Vec::new() }];
+    let place = Place::of(&clean).await;
+    assert_eq!(place.audit(Scope::All).await.findings, []);
+    for (damage, plant) in IN_CHAIN {
+        let place = Place::of(&clean).await;
+        plant(&place, &mut clean.clone());
+        for scope in [Scope::All, Scope::Chain] {
+            assert!(place.audit(scope).await.has_problems(), "{scope:?} does not find: {damage}");
+        }
+        for mode in &modes {
+            let proven = rehearse(&at(place.dir.path()), mode).await;
+            assert!(proven.is_err(), "{mode:?} does not find: {damage}: {proven:?}");
         }
     }
 }

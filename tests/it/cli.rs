@@ -94,12 +94,14 @@ fn help_goes_to_stdout_and_only_asked_for_help_succeeds() {
     }
     for command in [
         "audit",
+        "completion",
         "databases",
         "doctor",
         "drill",
         "generations",
         "info",
         "ltx",
+        "man",
         "pin",
         "prune",
         "replicate",

@@ -123,7 +123,7 @@ async fn every_fault_of_a_storage_is_found() {
         ("list", Failed),
         ("absent", Warning),
         ("listed", Skipped),
-        ("timestamps", Skipped),
+        ("metadata", Warning),
         ("clock", Skipped),
         ("delete", Warning),
     ];
@@ -133,14 +133,14 @@ async fn every_fault_of_a_storage_is_found() {
     assert!(found[1..].iter().all(|(_, verdict)| *verdict == Skipped), "{found:?}");
     assert_eq!(remarkable(Fault::FlipsBits).await, [("read", Failed), ("range", Failed)]);
     let late = remarkable(Fault::ListsLate).await;
-    assert_eq!(late, [("listed", Warning), ("timestamps", Skipped), ("clock", Skipped)]);
+    assert_eq!(late, [("listed", Warning), ("metadata", Warning), ("clock", Skipped)]);
 }
 
 #[tokio::test]
 async fn what_may_not_be_removed_is_named() {
     let found = findings(Fault::CreateOnly).await;
     let delete = found.iter().find(|finding| finding.check == "delete").unwrap();
-    assert_eq!(delete.found.matches("a/b/.brooklet-probe-").count(), 3, "{}", delete.found);
+    assert_eq!(delete.found.matches("a/b/.brooklet-probe-").count(), 4, "{}", delete.found);
     assert!(delete.advice.as_ref().unwrap().contains("can create and not remove"));
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use brooklet::daemon::{Daemon, Rehearsal, Settings};
-use brooklet::drill::{CheckError, Error, Mode, rehearse};
+use brooklet::drill::{CheckError, Error, Mode, Records, rehearse};
 use brooklet::ltx::Level;
 use brooklet::storage::FileStorage;
 use tempfile::TempDir;
@@ -87,6 +87,7 @@ async fn damage_is_noticed_and_a_fresh_base_puts_an_end_to_it() {
             interval: Duration::from_millis(100),
             budget: None,
             base_on_failure,
+            records: Records::new(dir.path()),
         }]
     };
     let drill = |facts: &brooklet::status::DatabaseFacts| facts.replicas[0].drill.clone().unwrap_or_default();
@@ -95,6 +96,9 @@ async fn damage_is_noticed_and_a_fresh_base_puts_an_end_to_it() {
         drill(f).proven.is_some_and(|proven| proven.txid == f.replicas[0].txid)
     })
     .await;
+    let known = daemon.board().read()[0].replicas[0].drill.clone().unwrap().proven.unwrap();
+    let written = Records::new(dir.path()).of("files").unwrap();
+    assert_eq!((written.txid.is_some(), written.txid <= known.txid), (true, true), "{written:?}");
     let base = replica.list(Level::L0).await.unwrap()[0];
     let base = dir.path().join("files").join(replica.key(base.level, base.txids).as_str());
     let mut bytes = std::fs::read(&base).unwrap();

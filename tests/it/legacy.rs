@@ -485,7 +485,8 @@ async fn every_moment_before_and_after_an_upgrade_can_be_restored() {
             };
             database.execute_batch(change).unwrap();
             let expected = rows(&dir.path().join("app.db"));
-            let deadline = Instant::now() + Duration::from_secs(30);
+            let deadline = Instant::now() + Duration::from_secs(60);
+            let mut nudge = Instant::now() + Duration::from_secs(2);
             loop {
                 let restored = restore(&replica, Target::Latest, Older::default()).await;
                 // Listings of a live replica may be of two moments.
@@ -493,6 +494,12 @@ async fn every_moment_before_and_after_an_upgrade_can_be_restored() {
                     break;
                 }
                 assert!(Instant::now() < deadline, "gave up waiting for step {step} of {}", program.display());
+                if Instant::now() >= nudge {
+                    // One time in about a hundred Litestream 0.3 has copied a change and does not tell its replica,
+                    // which then sends it after the next change. This one leaves every row as it is.
+                    database.execute_batch("UPDATE t SET v = v WHERE id = 1").unwrap();
+                    nudge = Instant::now() + Duration::from_secs(2);
+                }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             // Everything of this step was stored before, nothing of the next.
@@ -511,7 +518,9 @@ async fn every_moment_before_and_after_an_upgrade_can_be_restored() {
             Ok(restored) => restored,
             // Litestream 0.3 gives a snapshot the name of the one before it in the same
             // log, and with it the moments between the two.
-            Err(RestoreError::Older(legacy::Error::Plan(legacy::PlanError::BeforeOldest { .. }))) => continue,
+            Err(RestoreError::Older(legacy::Error::Plan(
+                legacy::PlanError::BeforeOldest { .. } | legacy::PlanError::SnapshotTooNew { .. },
+            ))) => continue,
             Err(error) => panic!("{moment}: {error}"),
         };
         assert_eq!(rows(&restored.path()), *expected, "{moment}");

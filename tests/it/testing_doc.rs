@@ -75,6 +75,19 @@ fn every_test_in_the_table_exists() {
 }
 
 #[test]
+fn every_test_of_the_checklist_exists() {
+    let functions = functions();
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/testing.md")).unwrap();
+    let (_, rest) = text.split_once("## A drop-in for Litestream").unwrap();
+    let rows = rest.lines().take_while(|line| !line.starts_with("## ")).filter_map(|line| line.rsplit_once(" | "));
+    let rows: Vec<_> = rows.filter(|(row, _)| row.starts_with('|')).map(|(_, tests)| tests).collect();
+    assert_eq!(rows.len(), 17, "a head, a rule, and fifteen points");
+    for name in rows.iter().flat_map(|tests| tests.split('`').skip(1).step_by(2)) {
+        assert!(functions.contains_key(name), "{name} does not exist");
+    }
+}
+
+#[test]
 fn every_test_that_names_a_failure_is_in_its_row() {
     let (rows, mut missing) = (rows(), Vec::new());
     for (name, places) in functions() {

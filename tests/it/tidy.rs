@@ -14,7 +14,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("durable", &[]),
     ("disk", &[]),
     ("status", &["types"]),
+    ("health", &["types", "status"]),
     ("serve", &[]),
+    ("control", &[]),
     ("storage", &["types", "durable"]),
     ("replica", &["types", "ltx", "storage"]),
     ("spool", &["types", "ltx", "durable"]),
@@ -27,11 +29,16 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("drill", &["types", "durable", "replica", "restore", "audit"]),
     ("doctor", &["types", "ltx", "storage", "replica"]),
     // A snapshot is made of the chain that a restore would take, and nothing goes that one could need: one planner.
-    ("upkeep", &["types", "ltx", "storage", "replica", "restore"]),
+    // What was just uploaded is merged from where it still is, the spool.
+    ("upkeep", &["types", "ltx", "storage", "spool", "replica", "restore"]),
     // Settings of a storage are told in the storage's own words.
     ("config", &["types", "storage"]),
     ("directory", &[]),
-    ("daemon", &["types", "disk", "ltx", "spool", "replica", "capture", "upload", "upkeep", "status", "drill"]),
+    (
+        "daemon",
+        &["types", "disk", "ltx", "storage", "spool", "replica", "capture", "upload", "upkeep", "status", "drill"],
+    ),
+    ("observe", &["types", "ltx", "storage", "replica", "restore", "status", "health", "serve", "daemon"]),
     (
         "cli",
         &[
@@ -53,6 +60,10 @@ const ROOMS: &[(&str, &[&str])] = &[
             "legacy",
             "audit",
             "drill",
+            "serve",
+            "control",
+            "health",
+            "observe",
             "directory",
             "disk",
         ],
@@ -81,8 +92,21 @@ const PURE: &[&str] = &[
     "legacy/layout.rs",
     "legacy/plan.rs",
     "cli/flags.rs",
+    "cli/completion.rs",
+    "cli/manual.rs",
+    "cli/replicate/shell_words.rs",
+    "cli/check/state.rs",
     "storage/s3/providers.rs",
     "config/s3.rs",
+    "health/",
+    "config/monitoring.rs",
+    "observe/families.rs",
+    "observe/metrics.rs",
+    "observe/told.rs",
+    "observe/template.rs",
+    "observe/ring.rs",
+    "status/arrivals.rs",
+    "status/work.rs",
     "doctor/judge.rs",
     "doctor/settings.rs",
     "doctor/usage.rs",
@@ -194,12 +218,14 @@ fn unsafe_code_stands_in_one_place() {
 /// F3: closing any descriptor of the database or its wal-index drops all locks
 /// of the process, the guard included. So whatever runs beside a guard opens only what is listed
 /// here; before adding a line, make sure that the path cannot be one of the two.
-const OPENED_BESIDE_A_GUARD: [(&str, &str); 14] = [
+const OPENED_BESIDE_A_GUARD: [(&str, &str); 17] = [
     ("capture/attach.rs", "File::options().create(true).truncate(false).write(true).open(path)"), // the lock file
     ("capture/attach.rs", "LogFile::open(log_path, page_size)"),
     ("capture/log_file.rs", "File::open(path)"), // the log
     ("capture/page_map.rs", "OpenOptions::new().read(true).write(true).create(true).truncate(true).open(draft)"),
     ("capture/page_map.rs", "OpenOptions::new().read(true).write(true).open(path)"),
+    ("capture/page_map.rs", "File::open(path)"),
+    ("capture/local_state.rs", "File::open(log_path)"),
     ("capture/snapshot.rs", "LogFile::open(log_path, page_size)"),
     ("capture/connection.rs", "Connection::open_with_flags(path, flags)"), // SQLite itself
     ("spool.rs", "File::open(path_in(self.dir, seq))"),
@@ -207,13 +233,13 @@ const OPENED_BESIDE_A_GUARD: [(&str, &str); 14] = [
     ("replica/put.rs", "tokio::fs::File::open(path)"), // a segment
     ("capture/rivals.rs", "std::fs::read_to_string(\"/proc/locks\")"),
     ("capture/rivals.rs", "std::fs::read_to_string(Path::new(\"/proc\").join(pid.to_string()).join(\"comm\"))"),
+    ("observe/process.rs", "std::fs::read_to_string(\"/proc/self/stat\")"),
     ("upload/prepare.rs", "std::fs::File::open(draft.path())"), // a scratch file of ours
     ("upload/claims.rs", "std::fs::read_to_string(self.0)"),    // a file of our own in the state directory
 ];
 
 /// Rooms that work while a database is followed and know its path.
-const BESIDE_A_GUARD: [&str; 9] =
-    ["capture", "daemon", "http", "metrics", "replica", "spool", "status", "upkeep", "upload"];
+const BESIDE_A_GUARD: [&str; 8] = ["capture", "daemon", "observe", "replica", "spool", "status", "upkeep", "upload"];
 const OPENERS: [&str; 13] = [
     "File::open(",
     "File::create(",
@@ -307,7 +333,12 @@ fn a_rehearsal_opens_nothing_but_its_scratch_file() {
     for (file, text) in sources().into_iter().filter(|(file, _)| ["drill", "audit", "legacy"].contains(&room_of(file)))
     {
         let calls = openings(&code(&text));
-        let own = ["Connection::open_with_flags(immutable_uri(path), flags)".to_owned()];
-        assert!(calls.is_empty() || file == "drill/checks.rs" && calls == own, "src/{file} opens {calls:?}");
+        let own = match file.as_str() {
+            "drill/checks.rs" => vec!["Connection::open_with_flags(immutable_uri(path), flags)".to_owned()],
+            // A file in the directory of the local state.
+            "drill/record.rs" => vec!["std::fs::read(self.0)".to_owned()],
+            _ => Vec::new(),
+        };
+        assert!(calls.is_empty() || calls == own, "src/{file} opens {calls:?}");
     }
 }

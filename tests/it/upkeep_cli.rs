@@ -156,6 +156,33 @@ async fn a_pinned_point_survives_and_is_released() {
 }
 
 #[tokio::test]
+async fn info_shows_pins_and_the_last_proof() {
+    let shelf = Shelf::of_days(3).await;
+    shelf.ok("pin -name release-1 -txid b URL");
+    let shown: serde_json::Value = serde_json::from_str(&shelf.ok("info -json URL")).unwrap();
+    assert_eq!(shown[0]["pins"][0]["name"], "release-1");
+    assert_eq!(shown[0]["pins"][0]["txid"], "000000000000000b");
+    assert!(shown[0]["last_proof"].is_null(), "by its URL, nothing is known of this machine: {shown}");
+    let text = shelf.ok("info URL");
+    assert!(text.contains("pin        txid") && text.contains("release-1  000000000000000b"), "{text}");
+    assert!(text.contains("proven:    -"), "{text}");
+    // By its database, what was proven on this machine is known.
+    let living = Living::new("");
+    assert!(living.once("").status.success());
+    let run = |words: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_brooklet"));
+        let done = command.args(words.split(' ')).current_dir(living.dir.path()).env_clear().output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    };
+    run("drill -config l.yml db");
+    let shown: serde_json::Value = serde_json::from_str(&run("info -config l.yml -json db")).unwrap();
+    assert_eq!(shown[0]["last_proof"]["txid"], "0000000000000001", "{shown}");
+    assert_eq!(shown[0]["pins"], serde_json::json!([]));
+    assert!(run("info -config l.yml db").contains("proven:    0000000000000001 ("));
+}
+
+#[tokio::test]
 async fn a_point_that_cannot_be_restored_is_not_pinned() {
     let shelf = Shelf::of_days(3).await;
     for line in ["pin -name a -txid 7 URL", "pin -name a -at 2001-01-01T00:00:00Z URL", "pin -name ../a URL"] {
@@ -216,4 +243,140 @@ async fn the_official_program_does_not_mind_pins() {
     let done = Command::new(litestream).arg("restore").arg("-o").arg(&out).arg(shelf.url()).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     assert_eq!(std::fs::read(out).unwrap(), sqlite_page());
+}
+
+/// A database beside the replica, replicated by the program itself.
+struct Living {
+    dir: TempDir,
+}
+
+impl Living {
+    fn new(settings: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let living = Self { dir };
+        living.sql("PRAGMA journal_mode=WAL; CREATE TABLE t(x); INSERT INTO t VALUES (randomblob(20000))");
+        let at = living.dir.path().display();
+        let config = format!("{settings}\ndbs: [{{path: {at}/db, replica: {{path: {at}/r}}}}]\n");
+        std::fs::write(living.dir.path().join("l.yml"), config).unwrap();
+        living
+    }
+
+    fn sql(&self, text: &str) {
+        let db = rusqlite::Connection::open(self.dir.path().join("db")).unwrap();
+        db.execute_batch(text).unwrap();
+    }
+
+    fn once(&self, flags: &str) -> Output {
+        let words = format!("replicate -config l.yml -once {flags}");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_brooklet"));
+        command.args(words.split_whitespace()).current_dir(self.dir.path()).env_clear().output().unwrap()
+    }
+
+    fn snapshots(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.dir.path().join("r/ltx/9")).into_iter().flatten();
+        let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+#[test]
+fn a_snapshot_can_be_asked_for_with_once() {
+    let living = Living::new("");
+    let first = living.once("-force-snapshot");
+    assert!(first.status.success(), "{first:?}");
+    let base = format!("{0}-{0}.ltx", "0000000000000001");
+    assert_eq!(living.snapshots(), [base.as_str()]);
+    for _ in 0..3 {
+        living.sql("INSERT INTO t VALUES (randomblob(3000))");
+        assert!(living.once("").status.success());
+    }
+    let asked = living.once("-force-snapshot");
+    assert!(
+        asked.status.success() && String::from_utf8_lossy(&asked.stdout).contains("snapshot complete"),
+        "{asked:?}"
+    );
+    assert_eq!(living.snapshots(), [base, format!("{}-{}.ltx", "0000000000000001", "0000000000000004")]);
+    let again = living.once("-force-snapshot");
+    assert!(again.status.success() && living.snapshots().len() == 2, "the newest point is one already: {again:?}");
+    if let Ok(litestream) = std::env::var("LITESTREAM_BIN") {
+        let (out, place) = (living.dir.path().join("theirs"), living.dir.path().join("r"));
+        let url = format!("file://{}", place.display());
+        let done = Command::new(litestream).arg("restore").arg("-o").arg(&out).arg(&url).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        let rows = rusqlite::Connection::open(&out).unwrap();
+        let rows: i64 = rows.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+        assert_eq!(rows, 4);
+    }
+}
+
+#[tokio::test]
+async fn retention_can_be_enforced_with_once() {
+    // Snapshots of nine days, to which a database of today is added.
+    let shelf = Shelf::of_days(9).await;
+    let living = Living { dir: shelf.dir };
+    living.sql("PRAGMA journal_mode=WAL; CREATE TABLE t(x)");
+    let at = living.dir.path().display().to_string();
+    let config = |settings: &str| {
+        let text = format!("{settings}\ndbs: [{{path: {at}/db, replica: {{path: {at}/r}}}}]\n");
+        std::fs::write(living.dir.path().join("l.yml"), text).unwrap();
+    };
+    config("snapshot: {retention: 20h}");
+    let refused = living.once("-enforce-retention");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && said.contains("use \"prune -confirm\""), "{refused:?}");
+    assert!(living.snapshots().len() >= 9, "{:?}", living.snapshots());
+    config("snapshot: {retention: 20h}\nkeep: {daily: 6}");
+    let done = living.once("-enforce-retention");
+    assert!(done.status.success(), "{done:?}");
+    assert!(String::from_utf8_lossy(&done.stdout).contains("retention enforced"), "{done:?}");
+    assert!((6..=7).contains(&living.snapshots().len()), "{:?}", living.snapshots());
+    config("snapshot: {retention: 20h}\nretention: {enabled: false}");
+    let left = living.snapshots();
+    assert!(living.once("-enforce-retention").status.success());
+    assert_eq!(living.snapshots(), left, "retention is disabled");
+}
+
+/// The daemon may create and read; snapshots and deletions are made with other credentials.
+#[test]
+fn prune_makes_the_snapshots_of_a_replica_that_must_not_be_listed() {
+    let living = Living::new("");
+    let at = living.dir.path().display().to_string();
+    let text = format!("dbs: [{{path: {at}/db, replica: {{path: {at}/r, create-only: true}}}}]\n");
+    std::fs::write(living.dir.path().join("l.yml"), text).unwrap();
+    for _ in 0..4 {
+        assert!(living.once("").status.success());
+        living.sql("INSERT INTO t VALUES (randomblob(3000))");
+    }
+    assert_eq!(living.snapshots(), [""; 0], "the daemon makes none");
+    let run = |words: String| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_brooklet"));
+        let done = command.args(words.split(' ')).current_dir(living.dir.path()).env_clear().output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let done = run(format!("prune -snapshot -retention 1h file://{at}/r"));
+    assert!(done.contains("0000000000000001-0000000000000004.ltx is a snapshot"), "{done}");
+    assert_eq!(living.snapshots(), ["0000000000000001-0000000000000004.ltx"]);
+    assert!(living.once("").status.success(), "the daemon goes on");
+    run(format!("prune -snapshot -retention 1h file://{at}/r"));
+    assert_eq!(living.snapshots().len(), 2);
+    run(format!("restore -o out.db file://{at}/r"));
+    let out = rusqlite::Connection::open(living.dir.path().join("out.db")).unwrap();
+    let rows: i64 = out.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 5);
+}
+
+#[test]
+fn what_needs_a_listing_is_refused_where_listing_is_forbidden() {
+    let living = Living::new("");
+    let at = living.dir.path().display().to_string();
+    let text = format!("dbs: [{{path: {at}/db, replica: {{path: {at}/r, create-only: true}}}}]\n");
+    std::fs::write(living.dir.path().join("l.yml"), text).unwrap();
+    for flag in ["-force-snapshot", "-enforce-retention"] {
+        let refused = living.once(flag);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(1) && said.contains("create-only"), "{refused:?}");
+        assert!(!living.dir.path().join("r").exists(), "before anything was done");
+    }
 }

@@ -3,14 +3,17 @@
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use brooklet::daemon::{Daemon, Destination, Job};
 use brooklet::ltx::Level;
 use brooklet::replica::{Listing, Replica};
 use brooklet::restore::Target;
-use brooklet::storage::{FileStorage, MemoryStorage, Storage};
+use brooklet::storage::{self, Body, FileStorage, Key, MemoryStorage, Object, PutOptions, Storage};
 use brooklet::upkeep::{Policy, Retention, Snapshots};
+use bytes::Bytes;
 use rusqlite::Connection;
 
 use crate::capture::consistent_copy;
@@ -20,7 +23,7 @@ use crate::running::{
 };
 
 /// Everything that takes hours takes less than a second.
-fn hurried() -> Policy {
+pub(crate) fn hurried() -> Policy {
     let ms = Duration::from_millis;
     let retention = Retention {
         l0: Some(ms(300)),
@@ -38,13 +41,13 @@ fn hurried() -> Policy {
     }
 }
 
-fn kept(path: &Path, replicas: &[&Arc<Replica>], policy: &Policy) -> Job {
+pub(crate) fn kept(path: &Path, replicas: &[&Arc<Replica>], policy: &Policy) -> Job {
     let job = job(path, replicas);
     let with = |to: Destination| Destination { upkeep: Some(policy.clone()), ..to };
     Job { replicas: job.replicas.into_iter().map(with).collect(), ..job }
 }
 
-async fn listing_with(replica: &Replica, what: &str, done: impl Fn(&Listing) -> bool) -> Listing {
+pub(crate) async fn listing_with(replica: &Replica, what: &str, done: impl Fn(&Listing) -> bool) -> Listing {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let listing = replica.list_all().await.unwrap();
@@ -56,11 +59,11 @@ async fn listing_with(replica: &Replica, what: &str, done: impl Fn(&Listing) -> 
     }
 }
 
-fn count(listing: &Listing, level: u8) -> usize {
+pub(crate) fn count(listing: &Listing, level: u8) -> usize {
     listing.level(Level::new(level).unwrap()).len()
 }
 
-async fn write_for(app: &Connection, time: Duration) {
+pub(crate) async fn write_for(app: &Connection, time: Duration) {
     let until = Instant::now() + time;
     while Instant::now() < until {
         insert(app, 2);
@@ -68,7 +71,7 @@ async fn write_for(app: &Connection, time: Duration) {
     }
 }
 
-async fn caught_up(daemon: &Daemon) {
+pub(crate) async fn caught_up(daemon: &Daemon) {
     wait_for(daemon, "the replicas have everything", |f| f.captured.is_some() && f.behind().count() == 0).await;
 }
 
@@ -100,6 +103,183 @@ async fn segments_are_merged_and_deleted_while_they_are_written_and_restored() {
     stop(daemon).await;
     assert_restores(&memory, &path).await;
     assert_restores(&files, &path).await;
+}
+
+/// A storage in which nothing can be merged, each refusal with another text.
+struct NoMerges {
+    inner: MemoryStorage,
+    refused: AtomicU64,
+    relents: AtomicBool,
+}
+
+#[async_trait]
+impl Storage for NoMerges {
+    fn kind(&self) -> &'static str {
+        "memory"
+    }
+
+    async fn list(&self, prefix: &Key, after: Option<&Key>) -> storage::Result<Vec<Object>> {
+        self.inner.list(prefix, after).await
+    }
+
+    async fn get(&self, key: &Key, range: std::ops::Range<u64>) -> storage::Result<Bytes> {
+        self.inner.get(key, range).await
+    }
+
+    async fn put(&self, key: &Key, body: Body, options: PutOptions) -> storage::Result<()> {
+        if key.as_str().contains("/ltx/1/") && !self.relents.load(Ordering::SeqCst) {
+            let n = self.refused.fetch_add(1, Ordering::SeqCst);
+            return Err(storage::Error::new(storage::ErrorKind::Refused, format!("access denied (request {n})")));
+        }
+        self.inner.put(key, body, options).await
+    }
+
+    async fn delete(&self, keys: &[Key]) -> storage::Result<()> {
+        self.inner.delete(keys).await
+    }
+}
+
+/// What keeps segments from being merged is on the board as long as it lasts, and in
+/// the log once, with what to do about it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_of_upkeep_is_told_once_with_advice_and_so_is_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, app) = database(dir.path(), TABLE);
+    let inner = MemoryStorage::new();
+    let storage = Arc::new(NoMerges { inner, refused: AtomicU64::new(0), relents: AtomicBool::new(false) });
+    let replica = replica_in(storage.clone(), "r");
+    let policy = Policy { retention: None, snapshots: Snapshots { interval: PATIENCE * 100, at: None }, ..hurried() };
+    let daemon = start(vec![kept(&path, &[&replica], &policy)]);
+    caught_up(&daemon).await;
+    insert(&app, 3);
+    let advice = "check the rights";
+    let told = |f: &brooklet::status::DatabaseFacts| {
+        f.replicas[0].upkeep_error.as_ref().is_some_and(|e| e.contains("access denied") && e.contains(advice))
+    };
+    wait_for(&daemon, "the failure is on the board", told).await;
+    let deadline = Instant::now() + PATIENCE;
+    while storage.refused.load(Ordering::SeqCst) < 3 {
+        assert!(Instant::now() < deadline, "it is tried again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    storage.relents.store(true, Ordering::SeqCst);
+    wait_for(&daemon, "it is over", |f| f.replicas[0].upkeep_error.is_none()).await;
+    stop(daemon).await;
+    let lines = crate::running::log_lines(&path);
+    let with = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
+    assert_eq!((with("compaction or retention failed"), with(advice)), (1, 1), "{lines:#?}");
+    assert_eq!(with("compaction and retention recovered"), 1, "{lines:#?}");
+}
+
+/// A line that carries so many bytes a second, of all requests together.
+struct Slow {
+    storage: Arc<dyn Storage>,
+    per_second: u64,
+    free_at: tokio::sync::Mutex<tokio::time::Instant>,
+    lost: AtomicU64,
+}
+
+#[async_trait]
+impl Storage for Slow {
+    fn kind(&self) -> &'static str {
+        self.storage.kind()
+    }
+
+    async fn list(&self, prefix: &Key, after: Option<&Key>) -> storage::Result<Vec<Object>> {
+        self.storage.list(prefix, after).await
+    }
+
+    async fn get(&self, key: &Key, range: std::ops::Range<u64>) -> storage::Result<Bytes> {
+        let takes = Duration::from_micros((range.end - range.start) * 1_000_000 / self.per_second);
+        let until = {
+            let mut free_at = self.free_at.lock().await;
+            *free_at = (*free_at).max(tokio::time::Instant::now()) + takes;
+            *free_at
+        };
+        tokio::time::sleep_until(until).await;
+        let got = self.storage.get(key, range).await;
+        if got.is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        got
+    }
+
+    async fn put(&self, _: &Key, _: Body, _: PutOptions) -> storage::Result<()> {
+        unreachable!("only read")
+    }
+
+    async fn delete(&self, _: &[Key]) -> storage::Result<()> {
+        unreachable!("only read")
+    }
+}
+
+/// F77: merging and deleting every second, under restores over a line of a megabyte
+/// a second that take many times as long. On one replica everything is deleted that
+/// is older than a second, after a grace as long as a restore; on the other one,
+/// what was merged goes at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn restores_over_a_slow_line_outlast_upkeep_every_second() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, app) = database(dir.path(), TABLE);
+    app.execute_batch(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 800)
+         INSERT INTO t(x) SELECT randomblob(3900) FROM n",
+    )
+    .unwrap();
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let replicas = ["all", "merged"].map(|name| replica_in(storage.clone(), name));
+    let second = Duration::from_secs(1);
+    let retention = |history, grace| {
+        Some(Retention { l0: Some(second), check_interval: second, history, grace, ..Retention::default() })
+    };
+    let policy = Policy {
+        levels: vec![second, second * 2],
+        snapshots: Snapshots { interval: second, at: None },
+        retention: retention(second, second * 10),
+        ..Policy::default()
+    };
+    let merging = Policy {
+        snapshots: Snapshots { interval: PATIENCE * 100, at: None },
+        retention: retention(PATIENCE * 100, Duration::ZERO),
+        ..policy.clone()
+    };
+    let mut both = kept(&path, &[&replicas[0], &replicas[1]], &policy);
+    both.replicas[1].upkeep = Some(merging);
+    let daemon = start(vec![both]);
+    caught_up(&daemon).await;
+    let until = Instant::now() + second * 30;
+    let restoring = replicas.each_ref().map(|replica| {
+        let (storage, name) = (storage.clone(), replica.name().to_owned());
+        tokio::spawn(async move {
+            let free_at = tokio::sync::Mutex::new(tokio::time::Instant::now());
+            let slow = Arc::new(Slow { storage, per_second: 1_000_000, free_at, lost: AtomicU64::new(0) });
+            let read = replica_in(slow.clone(), &name);
+            let mut took = Vec::new();
+            while Instant::now() < until {
+                let begun = Instant::now();
+                let bytes = try_restore(&read, Target::Latest).await.unwrap();
+                assert!(bytes.len() > 3_000_000, "{}", bytes.len());
+                took.push(begun.elapsed());
+            }
+            (took, slow.lost.load(Ordering::Relaxed))
+        })
+    });
+    while Instant::now() < until {
+        write_for(&app, Duration::from_millis(200)).await;
+    }
+    for (restored, replica) in restoring.into_iter().zip(&replicas) {
+        let (took, lost) = restored.await.unwrap();
+        println!("{}: {} restores, {took:?}, {lost} reads came too late", replica.name(), took.len());
+        assert!(took.len() >= 2 && took.iter().all(|took| *took > second * 2), "{took:?}");
+    }
+    caught_up(&daemon).await;
+    stop(daemon).await;
+    for replica in &replicas {
+        let listing = replica.list_all().await.unwrap();
+        let oldest = listing.level(Level::L0)[0].txids.min().get();
+        assert!(oldest > 20 && count(&listing, 9) < 20, "much was deleted: {listing:#?}");
+        assert_restores(replica, &path).await;
+    }
 }
 
 /// A daemon that is started again goes on with what it finds.

@@ -1,9 +1,9 @@
 //! Weeks of a replica's life in a minute: commits, merges, snapshots, deletions,
-//! pins, clocks that jump, a storage that fails, restarts. Whatever the planner
-//! then calls restorable is restored and is what was captured.
+//! pins, clocks that jump, a storage that fails, restarts, an official program that
+//! takes over for a while. After each step everything that the planner calls
+//! restorable is what was captured.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,11 +13,12 @@ use async_trait::async_trait;
 use brooklet::ltx::{Decoder, Encoder, Encoding, Header, Level, Proof};
 use brooklet::replica::{Pin, Replica, Segment, Shelf};
 use brooklet::restore::plan::Holdings;
-use brooklet::restore::{Plan, Target};
+use brooklet::restore::{Plan, Target, overview, survey};
 use brooklet::storage::{Body, Error, ErrorKind, Key, MemoryStorage, Object, Put, PutOptions, Result, Storage};
 use brooklet::types::{Generation, PageSize, Pgno, RollingChecksum, Timestamp, Txid, TxidRange, page_checksum};
 use brooklet::upkeep::{Keep, Now, Policy, Retention, Snapshots, Stepped, Stop, Upkeep};
 use bytes::Bytes;
+use futures::StreamExt;
 
 use crate::fault::splitmix;
 use crate::running::replica_in;
@@ -99,7 +100,16 @@ impl Storage for Unlucky {
                 self.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 Body::Bytes(bytes)
             }
-            other => other,
+            Body::Stream(mut pieces) => {
+                // Into memory here, so that it can be counted.
+                let mut whole = Vec::new();
+                while let Some(piece) = pieces.next().await {
+                    whole.extend_from_slice(&piece.map_err(|error| Error::new(ErrorKind::Later, error.to_string()))?);
+                }
+                self.sent.fetch_add(whole.len() as u64, Ordering::Relaxed);
+                Body::Bytes(whole.into())
+            }
+            file @ Body::File(_) => file,
         };
         let answer = self.inner.put(key, counted, options).await;
         self.after(answer)
@@ -146,6 +156,9 @@ pub(crate) struct World {
     pub(crate) captured: BTreeMap<u64, (Pages, Timestamp)>,
     pub(crate) random: u64,
     page_size: usize,
+    /// Chains that were applied and gave the right pages.
+    seen: Mutex<HashSet<Vec<(Name, u64)>>>,
+    decoded: Mutex<BTreeMap<Name, Decoded>>,
 }
 
 const BEGIN: i64 = 1_790_000_000_000;
@@ -168,6 +181,8 @@ impl World {
             captured: BTreeMap::new(),
             random: seed,
             page_size,
+            seen: Mutex::default(),
+            decoded: Mutex::default(),
         };
         world.restart().await;
         for n in 1..=pages {
@@ -337,14 +352,20 @@ impl World {
     }
 
     /// Applies a chain as restore does, from bytes that may be kept between calls.
-    async fn apply(&self, chain: &Plan, decoded: &mut BTreeMap<Name, (u32, Pages)>) -> Pages {
+    async fn apply(&self, chain: &Plan) -> Pages {
         let mut pages = Pages::new();
         for segment in chain.segments() {
             let name = (segment.level, segment.txids);
-            if let Entry::Vacant(slot) = decoded.entry(name) {
-                slot.insert(self.decode(segment).await);
-            }
-            let (commit, found) = &decoded[&name];
+            let known = self.decoded.lock().unwrap().get(&name).filter(|(size, _)| *size == segment.size).cloned();
+            let content = match known {
+                Some((_, content)) => content,
+                None => {
+                    let content = Arc::new(self.decode(segment).await);
+                    self.decoded.lock().unwrap().insert(name, (segment.size, content.clone()));
+                    content
+                }
+            };
+            let (commit, found) = &*content;
             pages.extend(found.iter().map(|(n, page)| (*n, page.clone())));
             pages.retain(|n, _| n <= commit);
         }
@@ -364,12 +385,16 @@ impl World {
         let holdings = Holdings::new(segments.iter().copied());
         let latest = holdings.latest().unwrap_or_else(|error| panic!("{error}: {segments:#?}"));
         assert_eq!(latest.end().get(), newest, "the newest point");
-        let mut decoded = BTreeMap::new();
         let points = holdings.restorable();
         for point in &points {
             let chain = holdings.exactly(*point).unwrap();
-            let found = self.apply(&chain, &mut decoded).await;
+            let names: Vec<_> = chain.segments().iter().map(|s| ((s.level, s.txids), s.size)).collect();
+            if self.seen.lock().unwrap().contains(&names) {
+                continue;
+            }
+            let found = self.apply(&chain).await;
             assert!(found == self.captured[&point.get()].0, "transaction {point} by {chain:#?}");
+            self.seen.lock().unwrap().insert(names);
         }
         points.into_iter().map(Txid::get).collect()
     }
@@ -397,7 +422,59 @@ impl World {
     }
 }
 
+impl World {
+    /// A program that knows nothing of our proofs writes for a while, and the database is ours again.
+    async fn official_interlude(&mut self) {
+        for _ in 0..self.roll(3) + 1 {
+            self.elapsed += Duration::from_secs(1);
+            let end = *self.pages.keys().last().unwrap();
+            let changed = 1 + u32::try_from(self.roll(u64::from(end))).unwrap();
+            let page = self.random_page();
+            self.pages.insert(changed, page);
+            let txid = self.shelf.listing().next_txid();
+            let header = Header { proof: None, generation: None, ..self.header(TxidRange::single(txid), None) };
+            self.put(Level::L0, header, &[changed]).await;
+            self.captured.insert(txid.get(), (self.pages.clone(), header.timestamp));
+        }
+        self.restart().await;
+        self.elapsed += Duration::from_secs(1);
+        self.put_base(false).await;
+    }
+
+    /// `info` names as many points as there are; and whatever instant is asked for,
+    /// the answer is a point that is not after it, and no later one would do.
+    /// Returns how many instants had one right answer.
+    async fn check_instants(&mut self, points: &[u64]) -> usize {
+        self.storage.calm();
+        let shown = overview(&self.replica, 4).await.unwrap();
+        assert_eq!(shown.ranges.iter().map(|range| range.points).sum::<usize>(), points.len(), "{:#?}", shown.ranges);
+        let orderly = points.windows(2).all(|pair| self.captured[&pair[0]].1 < self.captured[&pair[1]].1);
+        let mut asked = 0;
+        for pair in points.windows(2) {
+            let (from, to) = (self.captured[&pair[0]].1.as_millis(), self.captured[&pair[1]].1.as_millis());
+            for instant in [from, from + (to - from) / 2, to - 1] {
+                let instant = Timestamp::from_millis(instant);
+                let answer = survey(std::slice::from_ref(&*self.replica), Target::Timestamp(instant)).await;
+                let Ok(answer) = answer else {
+                    assert!(!orderly, "{instant} is not before the first point");
+                    continue;
+                };
+                let (end, time) = (answer[0].plan.end().get(), answer[0].time);
+                assert!(points.contains(&end) && time <= instant && self.captured[&end].1 == time, "{instant}: {end}");
+                if orderly {
+                    assert_eq!(end, pair[0], "{instant}");
+                    asked += 1;
+                }
+            }
+        }
+        asked
+    }
+}
+
 type Name = (Level, TxidRange);
+
+/// A segment's size, the size of the database after it, and its pages.
+type Decoded = (u64, Arc<(u32, Pages)>);
 
 async fn restore(replica: &Replica, target: Target) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
@@ -411,18 +488,28 @@ async fn restore(replica: &Replica, target: Target) -> Vec<u8> {
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
 
+/// What happens besides commits.
+#[derive(Clone, Copy)]
+struct Trouble {
+    /// Requests that fail, of a thousand.
+    per_thousand: u64,
+    /// Whether the clock jumps.
+    jumps: bool,
+}
+
 /// Acceptance of compaction, snapshots and retention together.
-async fn live(seed: u64, days: u64, policy: Policy, per_thousand: u64) {
-    let mut world = World::new(seed, per_thousand, policy, 12, 512).await;
-    let mut pinned: Vec<u64> = Vec::new();
-    let mut least = usize::MAX;
+async fn live(seed: u64, days: u64, policy: Policy, trouble: Trouble) {
+    let mut world = World::new(seed, trouble.per_thousand, policy, 12, 512).await;
+    let (mut pinned, mut pins) = (Vec::<u64>::new(), 0);
+    let (mut steps, mut asked) = (0u32, 0usize);
     for day in 0..days {
         let end = DAY * u32::try_from(day + 1).unwrap();
         while world.elapsed < end {
+            steps += 1;
             match world.roll(40) {
                 0 => world.restart().await,
-                1 => world.jump += [-86_400_000, 86_400_000][usize::try_from(world.roll(2)).unwrap()],
-                2 => world.jump = 0,
+                1 if trouble.jumps => world.jump += [-86_400_000, 86_400_000][usize::try_from(world.roll(2)).unwrap()],
+                2 if trouble.jumps => world.jump = 0,
                 3 => {
                     // A burst.
                     for _ in 0..world.roll(30) + 5 {
@@ -433,15 +520,24 @@ async fn live(seed: u64, days: u64, policy: Policy, per_thousand: u64) {
                 4 if pinned.len() < 4 => {
                     let points = Holdings::new(world.segments().await).restorable();
                     let at = points[usize::try_from(world.roll(points.len() as u64)).unwrap()];
-                    let name = format!("pin-{}", pinned.len()).parse().unwrap();
+                    pins += 1;
+                    let name = format!("pin-{}", at.get()).parse().unwrap();
                     let pin = Pin { name, txid: at, time: Timestamp::from_millis(0) };
                     while let Err(error) = world.replica.put_pin(&pin).await {
                         if error.kind() == ErrorKind::Exists {
                             break;
                         }
                     }
-                    pinned.push(at.get());
+                    if !pinned.contains(&at.get()) {
+                        pinned.push(at.get());
+                    }
                 }
+                6 if pinned.len() > 2 => {
+                    let released = pinned.remove(0);
+                    let name = format!("pin-{released}").parse().unwrap();
+                    while world.replica.remove_pin(&name).await.is_err() {}
+                }
+                7 => world.official_interlude().await,
                 5 => {
                     // Nothing happens for a long time.
                     let long = HOUR * u32::try_from(world.roll(20)).unwrap();
@@ -454,18 +550,21 @@ async fn live(seed: u64, days: u64, policy: Policy, per_thousand: u64) {
                     world.pass(pause).await;
                 }
             }
+            let points = world.check().await;
+            for pin in &pinned {
+                assert!(points.contains(pin), "seed {seed}: the pinned transaction {pin} is gone");
+            }
         }
-        let points = world.check().await;
-        for pin in &pinned {
-            assert!(points.contains(pin), "seed {seed}: the pinned transaction {pin} is gone");
-        }
-        least = least.min(points.len());
-        if day % 8 == 7 {
+        if day % 4 == 3 {
+            let points = world.check().await;
             let before = world.storage.per_thousand.load(Ordering::Relaxed);
             world.check_restores(&points).await;
+            asked += world.check_instants(&points).await;
             world.storage.per_thousand.store(before, Ordering::Relaxed);
         }
     }
+    println!("seed {seed}: {steps} steps, {} captures, {pins} pins, {asked} instants asked for", world.captured.len());
+    assert!(pins > 0 && (trouble.jumps || asked > 90), "{pins} {asked}");
     let segments = world.segments().await;
     let count = world.captured.len();
     assert!(count > 500 && segments.len() < count, "seed {seed}: {} segments of {count}", segments.len());
@@ -484,17 +583,19 @@ fn short() -> Policy {
 #[tokio::test(flavor = "multi_thread")]
 async fn forty_days_of_upkeep_keep_every_restorable_point_true() {
     for seed in 0..3 {
-        live(seed, 40, short(), 0).await;
+        live(seed, 40, short(), Trouble { per_thousand: 0, jumps: true }).await;
     }
+    live(3, 40, short(), Trouble { per_thousand: 0, jumps: false }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn upkeep_on_a_storage_that_fails_keeps_every_restorable_point_true() {
     let keep = Keep { last: 2, daily: 5, weekly: 3, ..Keep::default() };
-    for seed in 10..12 {
+    for (seed, jumps) in [(10, true), (11, false)] {
         let retention = Retention { history: DAY / 2, keep, grace: HOUR, ..Retention::default() };
         let snapshots = Snapshots { interval: HOUR * 12, at: None };
-        live(seed, 25, Policy { retention: Some(retention), snapshots, verify: true, ..Policy::default() }, 30).await;
+        let policy = Policy { retention: Some(retention), snapshots, verify: true, ..Policy::default() };
+        live(seed, 40, policy, Trouble { per_thousand: 30, jumps }).await;
     }
 }
 
@@ -518,6 +619,7 @@ async fn a_base_goes_up_once_and_not_once_for_every_level() {
     let segments = world.segments().await;
     let changes = bytes_of(&segments, |s| s.level == Level::L0 && !s.txids.is_snapshot());
     assert!(base > 10_000_000 && segments.iter().any(|s| s.level.get() == 3), "{segments:#?}");
+    println!("{sent} bytes sent for a base of {base} and changes of {changes}");
     assert!(sent * 10 <= (base + changes) * 12, "{sent} bytes for a base of {base} and changes of {changes}");
     assert_eq!(world.check().await.len(), 25);
     // The snapshot of the next day is the second full copy, and it is made without the database.
@@ -650,6 +752,34 @@ async fn merging_changes_no_time() {
     }
 }
 
+/// Within a grace of an hour most of the snapshots of every ten minutes are
+/// dispensable. They go all the same, each when its time has come.
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_that_are_made_more_often_than_the_grace_is_long_are_deleted() {
+    let minute = Duration::from_secs(60);
+    let policy = Policy {
+        retention: Some(Retention { history: minute * 10, ..Retention::default() }),
+        snapshots: Snapshots { interval: minute * 10, at: None },
+        ..Policy::default()
+    };
+    let mut world = World::new(19, 0, policy, 5, 512).await;
+    for _ in 0..200 {
+        world.commit(1).await;
+        world.pass(minute * 5).await;
+    }
+    let segments = world.segments().await;
+    let snapshots = segments.iter().filter(|s| s.level == Level::SNAPSHOT).count();
+    assert!((6..=12).contains(&snapshots) && segments.len() < 80, "{snapshots} of {}", segments.len());
+    world.check().await;
+    // But a policy that would have most of them go at once is not followed unasked.
+    let retention = Retention { grace: minute, ..world.policy.retention.unwrap() };
+    world.policy = Policy { retention: Some(retention), ..world.policy.clone() };
+    world.restart().await;
+    world.pass(minute * 5).await;
+    let left = world.segments().await.into_iter().filter(|s| s.level == Level::SNAPSHOT).count();
+    assert_eq!(left, snapshots);
+}
+
 /// Nothing that a restart forgets is deleted early, and what goes, goes only
 /// after the grace.
 #[tokio::test(flavor = "multi_thread")]
@@ -720,7 +850,7 @@ async fn segments_with_a_hole_in_their_growth_stay_as_they_are_and_a_new_base_fo
         world.pass(HOUR).await;
     }
     let chain = Holdings::new(world.segments().await).latest().unwrap();
-    let found = world.apply(&chain, &mut BTreeMap::new()).await;
+    let found = world.apply(&chain).await;
     assert!(found == world.captured.values().last().unwrap().0);
     assert!(world.segments().await.iter().any(|s| s.level.get() == 2), "upkeep goes on behind it");
 }
@@ -746,6 +876,6 @@ async fn a_damaged_segment_is_left_aside_and_a_new_base_follows() {
     world.commit(1).await;
     world.pass(HOUR).await;
     let chain = Holdings::new(world.segments().await).latest().unwrap();
-    let found = world.apply(&chain, &mut BTreeMap::new()).await;
+    let found = world.apply(&chain).await;
     assert!(found == world.captured.values().last().unwrap().0);
 }

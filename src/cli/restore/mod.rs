@@ -4,6 +4,7 @@
 //! `-dry-run` or `-o -`. Progress is shown on stderr if that is a terminal.
 
 mod all;
+mod below;
 mod dry_run;
 mod follow;
 mod stdout;
@@ -28,11 +29,12 @@ use crate::restore::{
     Backup, Candidate, Evidence, Older, OlderReport, Options, Outcome, OutputError, PlanError, Point, Progress, Report,
     RestoreError, Target, find, restore_any,
 };
+use crate::status::RESTORES;
 
 use dry_run::{DryRun, OlderDryRun, OlderFile, PlannedFile};
 use stdout::Scratch;
 
-/// Restores one database, or all of a config.
+/// Restores one database, all of a config, or all below a URL.
 pub(crate) fn run(job: &RestoreJob, context: &Context) -> Result<(), CliError> {
     match job {
         RestoreJob::One(options) => one(options, context),
@@ -102,7 +104,12 @@ pub(super) async fn if_missing(database: &Database) -> Result<(), CliError> {
     }
     tracing::info!(path = %shown, "attempting restore before replication");
     let replicas = database.replicas.iter().map(open::replica).collect::<Result<Vec<_>, _>>()?;
-    match restore_any(&replicas, path, &Options::default(), &Older::default(), &Arc::default()).await {
+    let begun = Instant::now();
+    let outcome = restore_any(&replicas, path, &Options::default(), &Older::default(), &Arc::default()).await;
+    if !matches!(&outcome, Err(RestoreError::Plan(PlanError::NoBackup))) {
+        RESTORES.add(outcome.is_ok(), begun.elapsed());
+    }
+    match outcome {
         Ok(Outcome::Older(OlderReport { replica, plan })) => {
             let (replica, generation, time) = (replica.name(), plan.generation(), plan.time());
             tracing::info!(path = %shown, replica, format = "0.3", %generation, %time, "restore completed");

@@ -14,7 +14,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::super::{Error, ErrorKind, Key, Operation, Progress, Put, PutOptions, Result};
 use super::failure::Failure;
 use super::multipart::{self, Sent};
-use super::put::{TIMESTAMP, timestamp};
+use super::read::timestamp;
 use super::{Bucket, Client};
 
 /// What travels unencoded in the name of a source.
@@ -33,8 +33,7 @@ pub(super) async fn copy(bucket: &Arc<Bucket>, from: &Key, to: &Key) -> Result<b
     let copied = if size <= bucket.options.copy_size {
         bucket.copy_whole(from, to).await
     } else {
-        let timestamp = source.metadata().and_then(|all| all.get(TIMESTAMP)).and_then(|text| timestamp(text));
-        let options = PutOptions { how: Put::New, timestamp };
+        let options = PutOptions { how: Put::New, timestamp: timestamp(&source) };
         multipart::with_upload(bucket, to, options, async |upload| {
             upload.bucket.copy_parts(from, to, &upload.id, size).await
         })

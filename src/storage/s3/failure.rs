@@ -120,6 +120,16 @@ impl Failure {
     }
 }
 
+/// What kind of failure it is, as far as the status alone tells: for counting.
+pub(super) fn kind<E>(error: &SdkError<E, HttpResponse>) -> ErrorKind {
+    match error.raw_response().map(|raw| raw.status().as_u16()) {
+        Some(404) => ErrorKind::Missing,
+        Some(412) => ErrorKind::Exists,
+        Some(400..408 | 410 | 411 | 413..429) => ErrorKind::Refused,
+        _ => ErrorKind::Later,
+    }
+}
+
 /// Credentials that were good once: there may be newer ones by now.
 const STALE: [&str; 5] =
     ["ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken", "TokenRefreshRequired"];

@@ -148,6 +148,10 @@ impl Storage for S3Storage {
     async fn copy(&self, from: &Key, to: &Key) -> Result<bool> {
         copy::copy(&self.0, from, to).await
     }
+
+    async fn timestamp(&self, key: &Key) -> Result<Option<Timestamp>> {
+        self.0.timestamp(key).await
+    }
 }
 
 impl Bucket {
@@ -167,7 +171,7 @@ impl Bucket {
     {
         let counted = |client| {
             let (counted, answer) = (self.counts.begin(operation), request(client));
-            async move { counted.end(answer.await) }
+            async move { counted.end_as(answer.await, failure::kind) }
         };
         self.link.send(counted).await
     }

@@ -12,7 +12,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::super::{Body, Error, ErrorKind, Key, Operation, Put, PutOptions, Result};
 use super::parts::{Sizes, Source};
 use super::{Bucket, Encryption, multipart};
-use crate::types::{Secret, Timestamp};
+use crate::types::Secret;
 
 /// The metadata that carries the time of the content, as Litestream names it.
 pub(super) const TIMESTAMP: &str = "litestream-timestamp";
@@ -79,12 +79,6 @@ pub(super) fn condition(how: Put) -> Option<String> {
 
 pub(super) fn metadata(options: PutOptions) -> Option<std::collections::HashMap<String, String>> {
     options.timestamp.map(|time| [(TIMESTAMP.to_owned(), time.to_string())].into())
-}
-
-/// What [`metadata`] wrote.
-pub(super) fn timestamp(text: &str) -> Option<Timestamp> {
-    let time: jiff::Timestamp = text.parse().ok()?;
-    Some(Timestamp::from_millis(time.as_millisecond()))
 }
 
 /// The MD5 of a customer's key, by which the service sees that it came over

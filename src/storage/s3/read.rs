@@ -8,7 +8,9 @@ use bytes::{Bytes, BytesMut};
 
 use super::super::{Error, ErrorKind, Key, Operation, Result};
 use super::failure::Failure;
+use super::put::TIMESTAMP;
 use super::{Bucket, Encryption};
+use crate::types::Timestamp;
 
 /// Requests in a row that may bring less than `ENOUGH` before a read is given up.
 const TRIES: u32 = 4;
@@ -19,6 +21,12 @@ const ENOUGH: usize = 64 * 1024;
 
 /// No object is this long; ranges behind it upset services that count in `i64`.
 const ABSURD: u64 = 1 << 60;
+
+/// What `put` wrote beside the object.
+pub(super) fn timestamp(object: &HeadObjectOutput) -> Option<Timestamp> {
+    let time: jiff::Timestamp = object.metadata()?.get(TIMESTAMP)?.parse().ok()?;
+    Some(Timestamp::from_millis(time.as_millisecond()))
+}
 
 impl Bucket {
     pub(super) async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
@@ -127,6 +135,11 @@ impl Bucket {
         let size = answer.content_length().and_then(|size| u64::try_from(size).ok());
         let size = size.ok_or_else(|| Failure::broken("the answer has no length"))?;
         Ok((size, answer.e_tag().map(str::to_owned)))
+    }
+
+    /// The time that was given when the object was put.
+    pub(super) async fn timestamp(&self, key: &Key) -> Result<Option<Timestamp>> {
+        Ok(timestamp(&self.look(key).await.map_err(self.failed("look at", key))?))
     }
 
     /// What is known of an object.

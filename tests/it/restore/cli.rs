@@ -227,6 +227,33 @@ fn all_databases_of_a_config_are_restored_although_one_fails() {
     assert!(ran.succeeds().stdout.contains("restored=0 skipped=3 failed=0"), "{ran:?}");
 }
 
+#[test]
+fn every_replica_below_a_url_is_restored_to_its_own_path() {
+    let place = Place::new(4);
+    for name in ["all/one.db", "all/deep/two.db", "all/broken.db"] {
+        place.store(name, &place.history);
+    }
+    let segments = place.path("all/broken.db/ltx/0");
+    for entry in std::fs::read_dir(&segments).unwrap() {
+        std::fs::write(entry.unwrap().path(), "nothing of use").unwrap();
+    }
+    let ran = place.run("restore -all -o copies @all");
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let named = format!("Error: 1 of the databases could not be restored: {}", place.url("all/broken.db"));
+    assert!(ran.stderr.contains(&named), "{ran:?}");
+    assert!(place.holds("copies/one.db", 4) && place.holds("copies/deep/two.db", 4), "{ran:?}");
+    assert!(!place.path("copies/broken.db").exists());
+    std::fs::remove_dir_all(place.path("all/broken.db")).unwrap();
+    let ran = place.run("restore -all -if-db-not-exists -o copies @all");
+    assert!(ran.succeeds().stdout.contains("restored=0 skipped=2 failed=0"), "{ran:?}");
+    // The URL of one replica is fine too.
+    place.run("restore -all -o one @all/one.db").succeeds();
+    assert!(place.holds("one/one.db", 4), "{:?}", place.names());
+    let none = place.run("restore -all -o copies @nothing");
+    assert!(none.code == Some(1) && none.stderr.contains("no matching backups found below"), "{none:?}");
+    place.run("restore -all -if-replica-exists -o copies @nothing").succeeds();
+}
+
 /// The program as it runs for days: it follows until it is told to stop.
 #[test]
 fn a_database_follows_until_a_signal() {

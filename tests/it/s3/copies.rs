@@ -121,7 +121,7 @@ async fn every_request_that_the_service_sees_is_counted() {
     assert_eq!(storage.counts().requests(), seen);
     let of = |operation| {
         let counted = storage.counts().of(operation);
-        (counted.requests, counted.bytes, counted.errors)
+        (counted.requests, counted.bytes, counted.errors.iter().sum::<u64>())
     };
     assert_eq!(of(Operation::Put), (5 + 1 + 5, 2525, 0), "begin, three parts, join; one; the copy");
     assert_eq!(of(Operation::Get), (2 + 1, 2500, 1), "one look found nothing");

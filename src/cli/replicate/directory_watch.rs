@@ -4,20 +4,18 @@
 //! Always true: a look that failed changes nothing; letting go of a database,
 //! with its last upload, delays neither a look nor another database.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use tokio::task::AbortHandle;
 
-use super::error::CliError;
-use super::open::{self, Places};
-use super::replicate::take_up;
-use crate::config::{Config, Database, Directory};
-use crate::daemon::Daemon;
+use super::fleet::Fleet;
+use crate::config::Directory;
+use crate::daemon::RegistryError;
 use crate::directory::{FileId, Heard, News, Scan, Wanted, changes, scan};
 
 /// Names that come within this time are looked at together.
@@ -43,45 +41,18 @@ impl Drop for DirectoryWatch {
 }
 
 impl DirectoryWatch {
-    /// Begins. `databases` are those that the daemon has; letting go of one takes
-    /// no longer than `patience`.
-    pub(super) fn start(
-        daemon: &Arc<Daemon>,
-        config: &Config,
-        databases: &[Database],
-        places: Places,
-        patience: Duration,
-    ) -> Self {
-        let directories: Vec<Directory> = config.directories().iter().filter(|d| d.watch).cloned().collect();
-        let held = |path: &Path| directories.iter().any(|directory| directory.holds(path));
-        let own_entry = config.databases().unwrap_or_default().iter().map(|database| database.path.clone()).collect();
-        let mut watcher = Watcher {
-            daemon: daemon.clone(),
-            followed: databases.iter().filter(|d| held(&d.path)).map(|d| (d.path.clone(), file_id(&d.path))).collect(),
-            own_entry,
-            directories,
-            places: Arc::new(Mutex::new(places)),
-            patience,
-            told: HashSet::new(),
-            news: None,
-        };
+    /// Begins.
+    pub(super) fn start(fleet: &Arc<Fleet>) -> Self {
+        let mut watcher = Watcher { fleet: fleet.clone(), told: HashSet::new(), news: None };
         let task = tokio::spawn(async move {
-            if !watcher.directories.is_empty() {
-                watcher.run().await;
-            }
+            watcher.run().await;
         });
         Self(task.abort_handle())
     }
 }
 
 struct Watcher {
-    daemon: Arc<Daemon>,
-    directories: Vec<Directory>,
-    /// Databases with an entry of their own: they stay, whatever a directory shows.
-    own_entry: BTreeSet<PathBuf>,
-    followed: BTreeMap<PathBuf, FileId>,
-    places: Arc<Mutex<Places>>,
-    patience: Duration,
+    fleet: Arc<Fleet>,
     /// Troubles that were told once.
     told: HashSet<String>,
     news: Option<News>,
@@ -89,11 +60,19 @@ struct Watcher {
 
 impl Watcher {
     async fn run(&mut self) {
-        match News::new() {
-            Ok(news) => self.news = Some(news),
-            Err(error) => self.tell(format!("directories are looked at every few seconds: {error}")),
-        }
+        let mut begun_to_listen = false;
         loop {
+            if self.fleet.watched().is_empty() {
+                // A reload may bring one.
+                tokio::time::sleep(NOW_AND_THEN).await;
+                continue;
+            }
+            if !std::mem::replace(&mut begun_to_listen, true) {
+                match News::new() {
+                    Ok(news) => self.news = Some(news),
+                    Err(error) => self.tell(format!("directories are looked at every few seconds: {error}")),
+                }
+            }
             let begun = Instant::now();
             let unsure = self.look().await;
             let pause = (begun.elapsed() * SHARE).clamp(SETTLE, LONGEST_PAUSE);
@@ -111,9 +90,9 @@ impl Watcher {
 
     /// Waits for news.
     async fn heard(&mut self) {
-        let (directories, followed) = (&self.directories, &self.followed);
+        let fleet = &self.fleet;
         let heard = match &mut self.news {
-            Some(news) => news.next(|path, written| matters(directories, followed, path, written)).await,
+            Some(news) => news.next(|path, written| matters(fleet, path, written)).await,
             None => std::future::pending().await,
         };
         match heard {
@@ -131,13 +110,10 @@ impl Watcher {
     /// Looks at all directories and does what has to be done. `true` if it should be done again soon.
     async fn look(&mut self) -> bool {
         let mut again = false;
-        for directory in self.directories.clone() {
-            let (daemon, own_entry, holder) = (self.daemon.clone(), self.own_entry.clone(), directory.clone());
-            let followed: HashSet<PathBuf> = self.followed.keys().cloned().collect();
-            let work = tokio::task::spawn_blocking(move || {
-                let known = |path: &Path, file| followed.contains(path) || daemon.follows_file(file);
-                look_at(&holder, &known, &own_entry)
-            });
+        for directory in self.fleet.watched() {
+            let (fleet, holder) = (self.fleet.clone(), directory.clone());
+            let looker = fleet.clone();
+            let work = tokio::task::spawn_blocking(move || look_at(&holder, &looker));
             let (scan, entered) = match work.await {
                 Ok(Ok(seen)) => seen,
                 Ok(Err(error)) => {
@@ -154,17 +130,15 @@ impl Watcher {
                 let (alias, first) = (alias.display(), first.display());
                 self.tell(format!("{alias} is the same file as {first}: it is replicated under one name only"));
             }
-            let of_this: BTreeMap<PathBuf, FileId> = self
-                .followed
-                .iter()
-                .filter(|(path, _)| directory.holds(path))
-                .map(|(path, file)| (path.clone(), *file))
-                .collect();
+            // Not while a reload changes the same.
+            let turn = fleet.turn().await;
+            let of_this = self.fleet.found_in(&directory).into_iter().map(|path| (path, NO_FILE)).collect();
             let changes = changes(&of_this, &scan.databases, &scan.aliases);
-            changes.removed.iter().for_each(|path| self.remove(path));
-            for path in changes.added {
-                again |= self.add(&directory, &path).is_none();
-            }
+            changes.removed.into_iter().for_each(|path| self.remove(path));
+            let troubles = self.fleet.take_up_found(&directory, &changes.added).await;
+            again |= !troubles.is_empty();
+            drop(turn);
+            troubles.into_iter().for_each(|trouble| self.tell(trouble));
         }
         again
     }
@@ -187,37 +161,11 @@ impl Watcher {
         new
     }
 
-    /// `None`: not now.
-    fn add(&mut self, directory: &Directory, path: &Path) -> Option<()> {
-        let added = directory.database(path).map_err(CliError::from).and_then(|database| {
-            self.places.lock().unwrap_or_else(PoisonError::into_inner).take(&database)?;
-            let handed = open::job(&database).and_then(|job| take_up(&self.daemon, &database, job, true));
-            if handed.is_err() {
-                self.places.lock().unwrap_or_else(PoisonError::into_inner).free(path);
-            }
-            handed
-        });
-        match added {
-            Ok(()) => {
-                self.followed.insert(path.to_owned(), file_id(path));
-                tracing::info!(path = path.display().to_string(), "added database to replication");
-                Some(())
-            }
-            Err(error) => {
-                self.tell(format!("cannot replicate {}: {error}", path.display()));
-                None
-            }
-        }
-    }
-
-    fn remove(&mut self, path: &Path) {
-        self.followed.remove(path);
-        let (daemon, places, patience, path) =
-            (self.daemon.clone(), self.places.clone(), self.patience, path.to_owned());
+    fn remove(&self, path: PathBuf) {
+        let fleet = self.fleet.clone();
         tokio::spawn(async move {
             let shown = path.display().to_string();
-            let Some(id) = daemon.find(&path) else { return };
-            match daemon.remove(id, patience).await {
+            match fleet.let_go_of_found(&path).await {
                 Ok(unconfirmed) => {
                     for lost in unconfirmed {
                         let replica = lost.replica.unwrap_or_else(|| "-".to_owned());
@@ -225,9 +173,9 @@ impl Watcher {
                     }
                     tracing::info!(path = shown, "removed database from replication");
                 }
+                Err(RegistryError::NotThere) => {}
                 Err(error) => tracing::error!(path = shown, error = error.to_string(), "cannot let go of database"),
             }
-            places.lock().unwrap_or_else(PoisonError::into_inner).free(&path);
         });
     }
 
@@ -244,25 +192,17 @@ impl Watcher {
 
 /// Troubles remembered, so that each is told once.
 const MOST_TOLD: usize = 10_000;
-/// In place of a file that has gone.
+/// What is followed is told by its path.
 const NO_FILE: FileId = (0, 0);
 
-fn file_id(path: &Path) -> FileId {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(path).map_or(NO_FILE, |meta| (meta.dev(), meta.ino()))
-}
-
-fn look_at(
-    directory: &Directory,
-    known: &dyn Fn(&Path, FileId) -> bool,
-    own_entry: &BTreeSet<PathBuf>,
-) -> io::Result<(Scan, Vec<PathBuf>)> {
+fn look_at(directory: &Directory, fleet: &Fleet) -> io::Result<(Scan, Vec<PathBuf>)> {
     let mut entered = Vec::new();
+    let own_entry = fleet.with_own_entry();
     let wanted = Wanted {
         enter: &|dir| directory.recursive && !Directory::is_state(dir),
         file: &|path| directory.holds(path) && !own_entry.contains(path),
         entering: &mut |dir| entered.push(dir.to_owned()),
-        known,
+        known: &|path, file| fleet.has_open(path, file),
     };
     let scan = scan(&directory.dir, wanted)?;
     Ok((scan, entered))
@@ -270,12 +210,11 @@ fn look_at(
 
 /// Whether an event can mean that a database has come or gone. What is written to
 /// those that are followed, and what SQLite makes and removes beside them, does not.
-fn matters(directories: &[Directory], followed: &BTreeMap<PathBuf, FileId>, path: &Path, only_written: bool) -> bool {
-    let held = |path: &Path| directories.iter().any(|directory| directory.holds(path));
-    if held(path) {
-        return !only_written || !followed.contains_key(path);
+fn matters(fleet: &Fleet, path: &Path, only_written: bool) -> bool {
+    if fleet.is_held(path) {
+        return !only_written || fleet.daemon.find(path).is_none();
     }
     // The first sign of a database that is just being made.
     let beside = path.to_str().and_then(|path| ["-wal", "-journal"].iter().find_map(|end| path.strip_suffix(end)));
-    beside.is_some_and(|main| held(Path::new(main)) && !followed.contains_key(Path::new(main)))
+    beside.map(Path::new).is_some_and(|main| fleet.is_held(main) && fleet.daemon.find(main).is_none())
 }

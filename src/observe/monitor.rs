@@ -1,0 +1,141 @@
+//! The watch: looks at everything again and again, says in the log when health
+//! changes, keeps the charts, and calls whoever wants to be called.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::heartbeat::{Heart, Heartbeat};
+use super::outbound::Outbound;
+use super::told::Told;
+use super::webhook::{Bell, State, Webhook};
+use super::{Observer, view};
+use crate::health::{Cause, Grade, judge};
+use crate::status::Health;
+
+/// How often to look: well within any objective, and rarely enough to cost nothing.
+const LOOK: Duration = Duration::from_secs(1);
+/// Where there are many databases.
+const LOOK_AT_MANY: Duration = Duration::from_secs(5);
+/// From here on there are many.
+const MANY: usize = 1000;
+
+impl Observer {
+    /// Runs until it is dropped.
+    pub async fn monitor(self: Arc<Self>, heartbeat: Option<Heartbeat>, webhook: Option<Webhook>) {
+        let outbound = match Outbound::new() {
+            Ok(outbound) => Some(outbound),
+            Err(error) => {
+                if heartbeat.is_some() || webhook.is_some() {
+                    tracing::error!(error, "nobody can be called");
+                }
+                None
+            }
+        };
+        let calls = outbound.map(|outbound| {
+            let heart = heartbeat.map(|heartbeat| Heart::new(heartbeat, Instant::now()));
+            let bell = webhook.map(|webhook| Bell::new(webhook, Instant::now()));
+            (outbound, heart, bell)
+        });
+        let (send, receive) = tokio::sync::watch::channel(Arc::new(Look::default()));
+        let caller = async {
+            if let Some((outbound, heart, bell)) = calls {
+                self.call(&outbound, heart, bell, receive).await;
+            }
+            // Without anybody to call, looking goes on all the same.
+            std::future::pending::<()>().await;
+        };
+        let looker = async {
+            let mut log: BTreeMap<u64, Told> = BTreeMap::new();
+            loop {
+                let look = self.look();
+                say(&look, &mut log);
+                let pause = if look.states.len() > MANY { LOOK_AT_MANY } else { LOOK };
+                // Whoever calls looks at the newest.
+                let _ = send.send(Arc::new(look));
+                tokio::time::sleep(pause).await;
+            }
+        };
+        // A call that hangs does not keep one from looking.
+        tokio::join!(caller, looker);
+    }
+
+    fn look(&self) -> Look {
+        let now = Instant::now();
+        self.sample(now);
+        let mut look = Look::default();
+        let mut live = false;
+        self.source.each(&mut |id, facts| {
+            let verdict = judge(facts, now, self.options.objective).overall;
+            live |= facts.health == Health::Live;
+            look.well &= verdict.reasons.iter().all(|reason| reason.cause == Cause::Absent);
+            look.overall = look.overall.max(verdict.grade);
+            let state = State {
+                grade: verdict.grade,
+                path: facts.path.display().to_string(),
+                reason: verdict.reason().map(str::to_owned),
+                patience: self.options.objective.of(facts.interval),
+            };
+            look.states.insert(id, state);
+        });
+        look.well &= live;
+        look
+    }
+
+    async fn call(
+        &self,
+        outbound: &Outbound,
+        mut heart: Option<Heart>,
+        mut bell: Option<Bell>,
+        mut looks: tokio::sync::watch::Receiver<Arc<Look>>,
+    ) {
+        let host = view::host();
+        while looks.changed().await.is_ok() {
+            let look = looks.borrow_and_update().clone();
+            if let Some(heart) = &mut heart
+                && look.well
+                && heart.is_due(Instant::now())
+            {
+                let heard = heart.beat(outbound).await;
+                self.state().heartbeats.add(heard);
+            }
+            if let Some(bell) = &mut bell
+                && let Some(heard) = bell.ring(&look.states, look.overall, &host, outbound).await
+            {
+                self.state().webhooks.add(heard);
+            }
+        }
+    }
+}
+
+/// What one look has shown.
+struct Look {
+    states: BTreeMap<u64, State>,
+    overall: Grade,
+    /// At least one database is followed, and nothing is wrong with any but that some do not exist yet.
+    well: bool,
+}
+
+impl Default for Look {
+    fn default() -> Self {
+        Self { states: BTreeMap::new(), overall: Grade::Ok, well: true }
+    }
+}
+
+/// One line when a database's health changes for longer than a moment.
+fn say(look: &Look, log: &mut BTreeMap<u64, Told>) {
+    let now = Instant::now();
+    log.retain(|id, _| look.states.contains_key(id));
+    for (id, State { grade, path, reason, patience }) in &look.states {
+        let told = log.entry(*id).or_insert_with(|| Told::new(now));
+        let Some(previous) = told.observe(*grade, now, *patience) else { continue };
+        told.tell(*grade);
+        let (status, previous) = (grade.name(), previous.name());
+        let reason = reason.as_deref().unwrap_or_default();
+        match grade {
+            Grade::Ok => tracing::info!(path, status, previous, "health changed"),
+            Grade::Degraded => tracing::warn!(path, status, previous, reason, "health changed"),
+            Grade::Failed => tracing::error!(path, status, previous, reason, "health changed"),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! How late something was during the last hour, in little memory. Pure.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// One value stands for so long.
+pub(super) const STEP: Duration = Duration::from_secs(30);
+/// An hour.
+const MOST: usize = 120;
+
+/// The worst of each step, oldest first, in tenths of seconds: up to an hour and 49
+/// minutes, which an hour's chart shows as "all of it".
+#[derive(Debug, Default)]
+pub(super) struct Ring {
+    values: VecDeque<u16>,
+    /// The step of the newest.
+    step: u64,
+}
+
+impl Ring {
+    /// So late at this moment, told as the time since the start of the program.
+    pub(super) fn add(&mut self, since: Duration, lag: Duration) {
+        let value = u16::try_from(lag.as_millis() / 100).unwrap_or(u16::MAX);
+        let step = since.as_secs() / STEP.as_secs();
+        match self.values.back_mut() {
+            Some(newest) if step == self.step => *newest = value.max(*newest),
+            _ => {
+                // Steps that nobody looked at were as the one after them.
+                let missed = if self.values.is_empty() { 0 } else { step.saturating_sub(self.step + 1) };
+                let missed = usize::try_from(missed).unwrap_or(MOST).min(MOST);
+                self.values.extend(std::iter::repeat_n(value, missed + 1));
+                self.step = step;
+            }
+        }
+        while self.values.len() > MOST {
+            self.values.pop_front();
+        }
+    }
+
+    /// In seconds, oldest first.
+    pub(super) fn seconds(&self) -> Vec<f32> {
+        self.values.iter().map(|tenths| f32::from(*tenths) / 10.0).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_hour_is_kept_and_each_step_shows_its_worst() {
+        let mut ring = Ring::default();
+        for second in 0..7200 {
+            ring.add(Duration::from_secs(second), Duration::from_millis(if second % 30 == 7 { 1500 } else { 0 }));
+        }
+        assert_eq!(ring.seconds(), [1.5; MOST]);
+        ring.add(Duration::from_secs(7290), Duration::from_secs(1 << 20));
+        let seconds = ring.seconds();
+        assert_eq!((seconds.len(), seconds[MOST - 5], seconds[MOST - 4]), (MOST, 1.5, 6553.5));
+    }
+}
