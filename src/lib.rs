@@ -14,6 +14,11 @@
 //! `legacy` reads what Litestream 0.3 left behind. `audit` reads whole replicas
 //! and says what is wrong; `drill` rehearses restores.
 //!
+//! `directory` tells which databases are in a directory and hears of those that
+//! come and go.
+//!
+//! `disk` tells how much room there is for local state.
+//! `serve` speaks HTTP for whoever has something to answer.
 //! `serve` speaks HTTP for whoever has something to answer, and `control` is what
 //! a daemon and the commands that ask it say to each other.
 //!
@@ -26,6 +31,8 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod directory;
+pub mod disk;
 pub mod doctor;
 pub mod drill;
 pub mod durable;

@@ -19,7 +19,8 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use crate::durable;
 use crate::ltx;
@@ -123,6 +124,10 @@ pub struct Opened {
 pub struct Spool {
     dir: PathBuf,
     budget: u64,
+    /// A smaller budget for as long as the disk is nearly full.
+    allowance: AtomicU64,
+    /// What all spools of this process may have together.
+    together: OnceLock<Arc<Together>>,
     inner: Mutex<Inner>,
 }
 
@@ -156,7 +161,7 @@ impl Spool {
             let entry = entry?;
             let name = entry.file_name();
             let Some(txids) = name.to_str().and_then(ltx::parse_file_name) else { continue };
-            match read_header(&entry.path(), txids) {
+            match read_header(&entry.path(), txids)? {
                 Some(segment) => drop(found.insert(segment.seq, segment)),
                 None => opened.removed.push(entry.path()),
             }
@@ -172,7 +177,32 @@ impl Spool {
         let bytes = segments.values().map(|s| s.size).sum();
         let budget = budget.unwrap_or_else(|| default_budget(dir));
         let inner = Mutex::new(Inner { segments, bytes, floor, spare: None });
-        Ok((Self { dir: dir.to_owned(), budget, inner }, opened))
+        let allowance = AtomicU64::new(u64::MAX);
+        Ok((Self { dir: dir.to_owned(), budget, allowance, together: OnceLock::new(), inner }, opened))
+    }
+
+    /// Lets it share a budget with others, from now on.
+    pub fn share(self: &Arc<Self>, together: &Arc<Together>) {
+        if self.together.set(together.clone()).is_ok() {
+            let mut members = together.members.lock().unwrap_or_else(PoisonError::into_inner);
+            members.retain(|member| member.strong_count() > 0);
+            members.push(Arc::downgrade(self));
+            drop(members);
+            together.budget.get_or_init(|| size_of_file_system(&self.dir).map_or(u64::MAX, |size| size / 10));
+            together.bytes.fetch_add(self.bytes(), Ordering::Relaxed);
+        }
+    }
+
+    /// Keeps no more than this, however large the budget is, until told otherwise.
+    ///
+    /// # Errors
+    /// From the file system.
+    pub fn allow(&self, allowance: Option<u64>) -> io::Result<usize> {
+        let allowance = allowance.unwrap_or(u64::MAX);
+        if self.allowance.swap(allowance, Ordering::Relaxed) == allowance {
+            return Ok(0);
+        }
+        self.shed(&mut self.lock())
     }
 
     /// Starts the file of a segment. Nothing is promised before [`Spool::publish`].
@@ -185,7 +215,7 @@ impl Spool {
 
     /// The most bytes one segment may have.
     pub fn budget(&self) -> u64 {
-        self.budget
+        self.budget.min(self.allowance.load(Ordering::Relaxed))
     }
 
     /// Makes a segment durable and visible. Returns how many of the oldest
@@ -202,11 +232,21 @@ impl Spool {
                 .and_then(|(before, _)| Some(Point { seq: segment.seq.before()?, checksum: before, timestamp: None }));
         }
         inner.bytes += segment.size;
+        if let Some(together) = self.together.get() {
+            together.bytes.fetch_add(segment.size, Ordering::Relaxed);
+        }
         inner.segments.insert(segment.seq, segment);
+        let dropped = self.shed(&mut inner)?;
+        drop(inner);
+        self.together.get().map_or(Ok(()), |together| together.shed())?;
+        Ok(dropped)
+    }
+
+    fn shed(&self, inner: &mut Inner) -> io::Result<usize> {
         let mut dropped = 0;
-        while inner.bytes > self.budget {
+        while inner.bytes > self.budget() {
             let Some(oldest) = inner.segments.keys().next().copied() else { break };
-            self.drop_one(&mut inner, oldest)?;
+            self.drop_one(inner, oldest)?;
             dropped += usize::from(inner.spare.is_none_or(|spare| oldest > spare));
         }
         Ok(dropped)
@@ -349,12 +389,69 @@ impl Spool {
         remove(&path_in(&self.dir, seq))?;
         inner.segments.remove(&seq);
         inner.bytes = inner.bytes.saturating_sub(size);
+        if let Some(together) = self.together.get() {
+            together.bytes.fetch_sub(size, Ordering::Relaxed);
+        }
         inner.floor = proof.map(|(_, checksum)| Point { seq, checksum, timestamp: Some(timestamp) });
         Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        if let Some(together) = self.together.get() {
+            together.bytes.fetch_sub(self.bytes(), Ordering::Relaxed);
+        }
+    }
+}
+
+/// A budget that all spools of a process share. Whoever has most gives first, so
+/// that one database whose replica is away costs no other its segments.
+#[derive(Debug)]
+pub struct Together {
+    budget: OnceLock<u64>,
+    bytes: AtomicU64,
+    members: Mutex<Vec<Weak<Spool>>>,
+}
+
+impl Together {
+    /// A budget in bytes; `None`: a tenth of the file system that the first of them is on.
+    pub fn new(budget: Option<u64>) -> Self {
+        let budget = budget.map_or_else(OnceLock::new, OnceLock::from);
+        Self { budget, bytes: AtomicU64::new(0), members: Mutex::default() }
+    }
+
+    fn budget(&self) -> u64 {
+        self.budget.get().copied().unwrap_or(u64::MAX)
+    }
+
+    /// Bytes on disk.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn shed(&self) -> io::Result<()> {
+        while self.bytes() > self.budget() {
+            let members: Vec<Arc<Spool>> =
+                self.members.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
+            let Some(largest) = members.iter().max_by_key(|spool| spool.bytes()).filter(|spool| spool.bytes() > 0)
+            else {
+                return Ok(());
+            };
+            let mut inner = largest.lock();
+            let Some(oldest) = inner.segments.keys().next().copied() else { return Ok(()) };
+            largest.drop_one(&mut inner, oldest)?;
+            tracing::warn!(
+                path = largest.dir.display().to_string(),
+                budget = self.budget(),
+                "all local segments together exceed their budget: replicas that lack these will get a new base"
+            );
+        }
+        Ok(())
     }
 }
 
@@ -377,14 +474,18 @@ fn newest_run(mut found: BTreeMap<Seq, Spooled>, mut lost: impl FnMut(&Spooled))
     kept
 }
 
-fn read_header(path: &Path, txids: TxidRange) -> Option<Spooled> {
-    let mut file = File::open(path).ok()?;
-    let size = file.metadata().ok()?.len();
+/// `None`: damaged. F105: what cannot be read just now is an error instead, as it may be whole.
+fn read_header(path: &Path, txids: TxidRange) -> io::Result<Option<Spooled>> {
+    let mut file = File::open(path)?;
+    let size = file.metadata()?.len();
     let mut bytes = [0u8; ltx::Header::SIZE];
-    file.read_exact(&mut bytes).ok()?;
-    let header = ltx::Header::decode(&bytes).ok()?;
-    let segment = Spooled { seq: Seq::new(txids.max().get())?, size, header };
-    (segment.header.txids == txids && segment.proof().is_some()).then_some(segment)
+    match file.read_exact(&mut bytes) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        read => read?,
+    }
+    let (Ok(header), Some(seq)) = (ltx::Header::decode(&bytes), Seq::new(txids.max().get())) else { return Ok(None) };
+    let segment = Spooled { seq, size, header };
+    Ok((segment.header.txids == txids && segment.proof().is_some()).then_some(segment))
 }
 
 fn path_in(dir: &Path, seq: Seq) -> PathBuf {
@@ -399,10 +500,11 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 fn default_budget(dir: &Path) -> u64 {
-    match rustix::fs::statvfs(dir) {
-        Ok(fs) => DEFAULT_BUDGET.min(fs.f_blocks.saturating_mul(fs.f_frsize) / SHARE_OF_FILE_SYSTEM),
-        Err(_) => DEFAULT_BUDGET,
-    }
+    size_of_file_system(dir).map_or(DEFAULT_BUDGET, |size| DEFAULT_BUDGET.min(size / SHARE_OF_FILE_SYSTEM))
+}
+
+fn size_of_file_system(dir: &Path) -> Option<u64> {
+    rustix::fs::statvfs(dir).ok().map(|fs| fs.f_blocks.saturating_mul(fs.f_frsize))
 }
 
 #[cfg(test)]
@@ -451,6 +553,51 @@ mod tests {
             Pending::Segments(segments) => Some(segments.iter().map(|s| s.seq.get()).collect()),
             Pending::Gone => None,
         }
+    }
+
+    /// F105: for want of descriptors, say.
+    #[test]
+    fn a_segment_that_cannot_be_read_is_not_taken_for_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = open(dir.path());
+        (2..=3).for_each(|seq| assert_eq!(add(&spool, seq), 0));
+        drop(spool);
+        let unreadable = path_in(dir.path(), Seq::new(4).unwrap());
+        std::fs::create_dir(&unreadable).unwrap();
+        assert!(Spool::open(dir.path(), None, 0o700).is_err());
+        std::fs::remove_dir(&unreadable).unwrap();
+        assert_eq!(open(dir.path()).newest(), Seq::new(3));
+    }
+
+    /// The one whose replica is away gives first.
+    #[test]
+    fn the_largest_spool_gives_first_when_all_are_too_large_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let spools: Vec<Arc<Spool>> = ["a", "b"].iter().map(|name| Arc::new(open(&dir.path().join(name)))).collect();
+        add(&spools[0], 2);
+        let size = spools[0].bytes();
+        let together = Arc::new(Together::new(Some(4 * size)));
+        spools.iter().for_each(|spool| spool.share(&together));
+        (3..=4).for_each(|seq| assert_eq!(add(&spools[0], seq), 0));
+        add(&spools[1], 2);
+        assert_eq!((spools[0].bytes(), together.bytes()), (3 * size, 4 * size));
+        add(&spools[1], 3);
+        assert_eq!((spools[0].bytes(), spools[1].bytes()), (2 * size, 2 * size));
+        assert_eq!(spools[0].pending(Seq::new(1).unwrap()), Pending::Gone);
+        drop(spools);
+        assert_eq!(together.bytes(), 0);
+    }
+
+    #[test]
+    fn a_nearly_full_disk_makes_the_budget_smaller_while_it_lasts() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = open(dir.path());
+        (2..=5).for_each(|seq| assert_eq!(add(&spool, seq), 0));
+        let size = spool.bytes() / 4;
+        assert_eq!(spool.allow(Some(2 * size)).unwrap(), 2);
+        assert_eq!(spool.bytes(), 2 * size);
+        assert_eq!(spool.allow(None).unwrap(), 0);
+        assert_eq!(add(&spool, 6), 0);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::live::{Activity, Live};
 use super::log_file::LogFile;
 use super::options::Options;
 use super::page_map::{Change, PageMap, Replay};
+use super::parked::Left;
 use super::plan::{self, Lost, Step};
 use super::resync;
 use super::rivals;
@@ -24,7 +25,7 @@ use super::snapshot::{Snapshot, page_size, take_guard};
 use super::state::{Identity, State, file_id};
 use super::wal_index::View;
 use crate::durable;
-use crate::ltx::Decoder;
+use crate::ltx::{self, Decoder};
 use crate::spool::{Pending, Seq, Spool};
 use crate::types::{Generation, Timestamp, page_checksum};
 
@@ -64,6 +65,9 @@ impl Local {
             );
         }
         let local = Self { spool: Arc::new(spool), lock, dir };
+        if let Some(together) = &options.limits.spools {
+            local.spool.share(together);
+        }
         // Between opening and locking it, somebody can have removed the file.
         if local.is_there() { Ok(local) } else { Err(Error::StateReplaced(lock_path(&local.dir))) }
     }
@@ -96,8 +100,13 @@ fn spool_dir(dir: &Path) -> PathBuf {
     dir.join("spool")
 }
 
-/// Takes up a database whose file exists.
-pub(super) fn attach(options: &Arc<Options>, spool: &Arc<Spool>, wall: SystemTime) -> Result<Live, Error> {
+/// Takes up a database whose file exists; `left` if this process has followed it before.
+pub(super) fn attach(
+    options: &Arc<Options>,
+    spool: &Arc<Spool>,
+    left: Option<&Left>,
+    wall: SystemTime,
+) -> Result<Live, Error> {
     let path = &options.path;
     let before = existing_file(path)?;
     let mut guard = Handle::open(path, options.busy_timeout)?;
@@ -173,7 +182,13 @@ pub(super) fn attach(options: &Arc<Options>, spool: &Arc<Spool>, wall: SystemTim
         activity: Activity::default(),
     };
     if let Some(lost) = lost {
-        live.resync(lost, wall)?;
+        let followed = match left {
+            Some(left) => live.follow_next_run(left, wall)?,
+            None => false,
+        };
+        if !followed {
+            live.resync(lost, wall)?;
+        }
     }
     forget_foreign_segments(options);
     Ok(live)
@@ -195,24 +210,36 @@ fn continuity(state: &State, view: &View, log: &LogFile) -> io::Result<Option<Lo
     Ok((!proven).then_some(Lost::ChainBroken))
 }
 
-/// What the spool's segments from a state's batch on changed.
-fn replay(spool: &Spool, state: &State) -> Option<Vec<Replay>> {
+/// What the spool's segments from a state's batch on changed; `None` when that
+/// cannot be told from what is there. A file that cannot be opened just now is an
+/// error: it may hold what is needed.
+fn replay(spool: &Spool, state: &State) -> io::Result<Option<Vec<Replay>>> {
+    match replayed(spool, state) {
+        Ok(steps) => Ok(steps),
+        Err(ltx::Error::Io(error)) if !matches!(error.kind(), io::ErrorKind::NotFound) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+fn replayed(spool: &Spool, state: &State) -> Result<Option<Vec<Replay>>, ltx::Error> {
     let before = Seq::new(state.seq.get() - 1).unwrap_or(state.seq);
     let pending = [before, state.seq].into_iter().find_map(|from| match spool.pending(from) {
         Pending::Segments(segments) => Some(segments),
         Pending::None => Some(Vec::new()),
         Pending::Gone => None,
-    })?;
+    });
+    let Some(pending) = pending else { return Ok(None) };
     let mut steps = Vec::new();
     for segment in pending.into_iter().filter(|s| s.header.generation == Some(state.generation)) {
-        let mut decoder = Decoder::new(spool.reader(segment.seq).ok()?).ok()?;
+        let mut decoder = Decoder::new(spool.reader(segment.seq).map_err(ltx::Error::Io)?)?;
         let mut changes: Vec<Change> = Vec::new();
         let mut page = Vec::new();
-        while let Some(pgno) = decoder.next_page(&mut page).ok()? {
+        while let Some(pgno) = decoder.next_page(&mut page)? {
             changes.push((pgno, page_checksum(pgno, &page)));
         }
-        decoder.finish().ok()?;
-        let after = segment.header.proof?.after;
+        decoder.finish()?;
+        let Some(proof) = segment.header.proof else { return Ok(None) };
+        let after = proof.after;
         let state = State {
             seq: segment.seq,
             page_count: segment.header.commit,
@@ -223,7 +250,7 @@ fn replay(spool: &Spool, state: &State) -> Option<Vec<Replay>> {
         };
         steps.push(Replay { state, changes });
     }
-    Some(steps)
+    Ok(Some(steps))
 }
 
 fn existing_file(path: &Path) -> Result<(u64, u64), Error> {

@@ -147,8 +147,7 @@ impl Pipe {
     }
 
     fn take(&self) -> Vec<u8> {
-        let mut bytes = self.0.lock().expect("no holder of this lock panics");
-        std::mem::replace(&mut *bytes, Vec::with_capacity(PIECE + PIECE / 8))
+        std::mem::take(&mut *self.0.lock().expect("no holder of this lock panics"))
     }
 }
 

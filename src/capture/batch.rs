@@ -111,7 +111,9 @@ fn encode(
     const BUFFER: usize = 256 * 1024;
     let draft = spool.draft(seq, crate::durable::PRIVATE_FILE).map_err(ltx::Error::Io)?;
     let limited = Limited { inner: draft, left: spool.budget() };
-    let mut encoder = Encoder::new(BufWriter::with_capacity(BUFFER, limited), header, encoding)?;
+    // Most batches are of a few pages, and their buffers lie between what is kept for long.
+    let pages = changes.len().saturating_add(1).saturating_mul(header.page_size.bytes());
+    let mut encoder = Encoder::new(BufWriter::with_capacity(BUFFER.min(pages), limited), header, encoding)?;
     let mut page = Vec::new();
     for (index, (pgno, checksum)) in changes.iter().enumerate() {
         read(index, &mut page)?;

@@ -106,10 +106,13 @@ impl Handle {
     pub fn open(path: &Path, busy_timeout: Duration) -> Result<Self, Error> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let explain = |error| explain(path, error);
-        let connection = Connection::open_with_flags(path, flags).map_err(explain)?;
+        let mut connection = Connection::open_with_flags(path, flags).map_err(explain)?;
+        // What does not work here is only dearer.
+        let _ = wal_index::take_little_memory(&mut connection);
         let mut handle = Self { path: path.to_owned(), connection };
         handle.set_busy_timeout(busy_timeout)?;
-        handle.run("PRAGMA cache_size = 8; PRAGMA mmap_size = 0; PRAGMA temp_store = MEMORY")?;
+        // Fewer than three pages, so that SQLite sets none aside in advance.
+        handle.run("PRAGMA cache_size = 2; PRAGMA mmap_size = 0; PRAGMA temp_store = MEMORY")?;
         let mode: String = handle.connection.query_row("PRAGMA journal_mode", [], |row| row.get(0)).map_err(explain)?;
         if mode != "wal" {
             if handle.database_size()? == 0 {
@@ -117,6 +120,8 @@ impl Handle {
             }
             return Err(Error::NotWal { path: path.to_owned(), mode });
         }
+        // Those that it has set aside before it knew.
+        wal_index::forget_pages(&mut handle.connection);
         let code = wal_index::leave_the_log_alone(&mut handle.connection);
         code.map_err(|code| handle.raw(code))?;
         let setting = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
@@ -178,6 +183,8 @@ impl Handle {
             let message = "the read transaction was not taken".to_owned();
             return Err(Error::Sqlite { path: self.path.clone(), message });
         }
+        // A guard is held for days and reads nothing through its cache.
+        wal_index::forget_pages(&mut self.connection);
         Ok(())
     }
 

@@ -56,6 +56,17 @@ pub enum Error {
         /// The operating system's answer.
         source: io::Error,
     },
+    /// The disk is nearly full, and our guard must not be what keeps the log long.
+    #[error(
+        "the disk is nearly full and the log of {} has {log} bytes, which a reader of the application holds: let go of \
+         it until there is room; end long read transactions or free space", path.display()
+    )]
+    NoRoom {
+        /// The database.
+        path: PathBuf,
+        /// Length of the log.
+        log: u64,
+    },
     /// A segment could not be encoded.
     #[error("cannot write a segment")]
     Segment(#[from] ltx::Error),

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::Position;
 use super::base::Base;
 use super::batch::{self, Batch, Published};
 use super::brake::{self, Barrier, Brake};
@@ -20,11 +21,13 @@ use super::log_file::{LogFile, Window};
 use super::options::Options;
 use super::pace::{self, Waiting};
 use super::page_map::PageMap;
+use super::parked::{Left, Parked};
 use super::plan::{self, Frozen, Lost, Step};
 use super::resync;
 use super::snapshot::Snapshot;
 use super::state::{Cursor, State, file_id};
 use super::wal_index::View;
+use crate::disk::Room;
 use crate::ltx::{WalSpan, growth_hole};
 use crate::spool::Spool;
 use crate::status::{Seen, Work};
@@ -100,6 +103,13 @@ const GUARD_TRIES: usize = 100;
 /// Snapshots taken for a base before giving up until later.
 const BASE_TRIES: usize = 5;
 
+/// Databases above this size are not left alone: should it be impossible to prove
+/// what happened meanwhile, all of it would have to be read.
+const PARK_BYTES: u64 = 256 << 20;
+
+/// A log below this size is not worth cutting, even on a full disk: the application would only grow it again.
+const LOG_TO_KEEP: u64 = 8 << 20;
+
 /// How far a capture got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reached {
@@ -112,7 +122,11 @@ enum Reached {
 impl Live {
     /// Looks at the log and does what is due: capture, then checkpoint.
     pub(super) fn look(&mut self, now: Instant, wall: SystemTime) -> Result<Looked, Error> {
-        self.check_identity(now)?;
+        if let Err(gone) = self.check_identity(now) {
+            self.last_words(&gone, wall);
+            return Err(gone);
+        }
+        self.make_room(now, wall)?;
         let view = self.guard.view()?;
         let pending = self.notice(&view, now, wall)?;
         match self.checkpoint_due(&view, now) {
@@ -132,6 +146,34 @@ impl Live {
                 self.look_again(now)
             }
         }
+    }
+
+    /// F103: when the disk is nearly full, local segments are kept short. If that is
+    /// not enough and the log is long, it is cut, and if somebody's reader prevents
+    /// that, the database is let go, so that the log at least grows no further once
+    /// that reader has ended.
+    fn make_room(&mut self, now: Instant, wall: SystemTime) -> Result<(), Error> {
+        let database = self.map.state().identity.device;
+        let state = self.local[0].1.map_or(database, |(device, _)| device);
+        let disks = &self.options.limits.disks;
+        let room = disks.room(database, &self.options.path, now).max(disks.room(state, self.map.path(), now));
+        let dropped =
+            self.spool.allow(room.allowance()).map_err(Error::local("empty the spool beside", self.map.path()))?;
+        self.report(Published::Spooled { dropped });
+        let Room::Critical { .. } = room else { return Ok(()) };
+        if self.log_bytes()? <= LOG_TO_KEEP {
+            return Ok(());
+        }
+        self.checkpoint(now, wall, true)?;
+        match self.log_bytes()? {
+            bytes if bytes > LOG_TO_KEEP => Err(Error::NoRoom { path: self.options.path.clone(), log: bytes }),
+            _ => Ok(()),
+        }
+    }
+
+    fn log_bytes(&self) -> Result<u64, Error> {
+        let frames = self.log.length_in_frames().map_err(Error::local("read", self.log.path()))?;
+        Ok(frame_end(frames, self.map.state().identity.page_size))
     }
 
     fn look_again(&mut self, now: Instant) -> Result<Looked, Error> {
@@ -191,6 +233,73 @@ impl Live {
             };
             self.resync(lost, wall)?;
             return Ok(Reached::Past);
+        }
+    }
+
+    /// F114: a database that was deleted or replaced is still open here, with its
+    /// log. What was committed to it last is captured as far as it is proven.
+    pub(super) fn last_words(&mut self, gone: &Error, wall: SystemTime) {
+        if !matches!(gone, Error::Missing(_) | Error::Replaced(_)) {
+            return;
+        }
+        let Ok(view) = self.guard.view() else { return };
+        while let Some(step @ (Step::Append { .. } | Step::FollowRestart { .. })) = self.plan(&view) {
+            let stored = match self.scan(&view, step, self.options.max_pass_bytes, IN_MEMORY) {
+                Ok(Ok(window)) => self.store(&view, &window, step, wall),
+                Ok(Err(lost)) => Err(lost.into()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = stored {
+                let db = self.options.path.display().to_string();
+                tracing::warn!(db, error = error.chain(), "the last commits before the database went are lost");
+                return;
+            }
+        }
+    }
+
+    /// The size of the database at the captured position.
+    pub(super) fn bytes(&self) -> u64 {
+        u64::from(self.state().page_count) * u64::from(self.state().identity.page_size.get())
+    }
+
+    /// When the last commit was noticed, or the first look was taken.
+    pub(super) fn quiet_since(&self) -> Option<Instant> {
+        self.activity.seen.as_ref().map(|(_, at, _)| *at)
+    }
+
+    /// What is needed to leave the database alone, if all of it is captured and
+    /// comparing it later, should that be needed, is cheap.
+    pub(super) fn park(&mut self, wall: SystemTime) -> Result<Option<Parked>, Error> {
+        let position = Position::of(self.state());
+        let Some(cursor) = self.state().cursor.filter(|_| self.bytes() <= PARK_BYTES) else { return Ok(None) };
+        let (path, log) = (self.options.path.clone(), self.log.path().to_owned());
+        let parked = Parked::remember(path.clone(), log, position, wall).map_err(Error::local("look at", &path))?;
+        self.check_files()?;
+        // After the files were looked at: whatever comes later changes them.
+        let view = self.guard.view()?;
+        let all = (view.salts, view.mx_frame) == (cursor.salts, cursor.frame) && self.plan(&view) == Some(Step::Wait);
+        let left = Left { cursor, change: view.change };
+        Ok(parked.filter(|_| all).map(|parked| parked.left_at(left)))
+    }
+
+    /// Takes up the log where it was left, if what is there now is the very next run.
+    pub(super) fn follow_next_run(&mut self, left: &Left, wall: SystemTime) -> Result<bool, Error> {
+        let view = self.guard.view()?;
+        let cursor = left.cursor;
+        let local = |error| Error::local("read", self.log.path())(error);
+        // The cheap part of the proof first.
+        let ended = self.log.ended_at(&cursor).map_err(local)?;
+        if self.state().cursor != Some(cursor) || !plan::is_next_run(&cursor, view.change, &view, ended, 0) {
+            return Ok(false);
+        }
+        let step = Step::FollowRestart { to: view.mx_frame };
+        let Ok(window) = self.scan(&view, step, u64::MAX, IN_MEMORY)? else { return Ok(false) };
+        if !plan::is_next_run(&cursor, left.change, &view, ended, window.commits) {
+            return Ok(false);
+        }
+        match self.store(&view, &window, step, wall) {
+            Err(Error::Lost(_)) => Ok(false),
+            stored => stored.map(|()| true),
         }
     }
 

@@ -10,6 +10,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::plan::Lost;
+use super::state::Cursor;
 use crate::durable;
 use crate::types::{
     Chain, Checksum, FRAME_HEADER_SIZE, PageSize, Pgno, Salts, WAL_HEADER_SIZE, frame_end, frame_offset, page_checksum,
@@ -39,6 +40,8 @@ pub(super) struct Window {
     pub(super) chain: Chain,
     /// Pages in the database after it.
     pub(super) page_count: u32,
+    /// Transactions in it.
+    pub(super) commits: u32,
     /// The newest version of each page, ascending; pages past the end are left out.
     pages: Vec<Version>,
     /// All frames from `first` on, when the window is small.
@@ -133,6 +136,16 @@ impl LogFile {
         Ok(found.then(|| FrameHeader::parse(&bytes)).map(|h| (h.salts, h.chain)))
     }
 
+    /// Whether the frame at a cursor is still in its place, and no other of its
+    /// run behind it. When the next run has begun and is shorter, this shows that
+    /// the run of the cursor ended there: what a run has written stays until the
+    /// next one gets that far.
+    pub(super) fn ended_at(&self, cursor: &Cursor) -> io::Result<bool> {
+        let in_place = self.frame_proof(cursor.frame)? == Some((cursor.salts, cursor.chain));
+        let Some(behind) = cursor.frame.checked_add(1) else { return Ok(false) };
+        Ok(in_place && self.frame_proof(behind)?.is_none_or(|(salts, _)| salts != cursor.salts))
+    }
+
     /// Reads the page in a frame.
     pub(super) fn read_page(&self, frame: u32, page: &mut [u8]) -> io::Result<()> {
         let offset = frame_offset(frame, self.page_size) + FRAME_HEADER_SIZE;
@@ -153,10 +166,11 @@ impl LogFile {
         let bytes = frame_end(to, self.page_size) - frame_end(scanner.frame(), self.page_size);
         let keep = bytes <= keep.min(limit);
         let size = self.frame_size();
-        let mut buffer =
-            vec![0u8; if keep { usize::try_from(bytes).unwrap_or(CHUNK) } else { (CHUNK / size).max(1) * size }];
+        let whole = usize::try_from(bytes).unwrap_or(CHUNK);
+        let mut buffer = vec![0u8; if keep { whole } else { whole.min((CHUNK / size).max(1) * size) }];
         let mut newest = Newest::default();
         let mut page_count = 0;
+        let mut commits = 0;
         'file: while scanner.frame() < to {
             let left = (to - scanner.frame()) as usize * size;
             let want = left.min(buffer.len());
@@ -169,6 +183,7 @@ impl LogFile {
                 newest.push(Version { pgno: frame.pgno, frame: frame.number, checksum });
                 if let Some(count) = frame.commit {
                     page_count = count;
+                    commits += 1;
                     let scanned = u64::from(frame.number - first + 1) * size as u64;
                     if scanned >= limit {
                         break 'file;
@@ -182,6 +197,7 @@ impl LogFile {
             end: scanner.frame(),
             chain: scanner.chain(),
             page_count,
+            commits,
             pages: newest.finish(page_count),
             memory: keep.then_some((first, buffer)),
         }))

@@ -21,6 +21,7 @@ mod log_file;
 mod options;
 pub mod pace;
 pub mod page_map;
+mod parked;
 pub mod plan;
 mod resync;
 mod rivals;
@@ -31,7 +32,7 @@ pub mod wal_index;
 pub use base::{Base, BaseReader};
 pub use error::Error;
 pub use local_state::LocalState;
-pub use options::{Options, default_meta_path};
+pub use options::{Limits, Options, Parking, default_meta_path};
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -40,6 +41,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use self::attach::Local;
 use self::live::Live;
+use self::parked::{Left, Parked};
+use self::state::State;
 use crate::spool::{Point, Spool};
 use crate::status::{Seen, Work};
 use crate::types::Generation;
@@ -48,6 +51,24 @@ use crate::types::Generation;
 /// SQLite connection set on one inode would drop the locks of the first.
 #[derive(Clone, Debug, Default)]
 pub struct Followed(Arc<Mutex<HashMap<(u64, u64), PathBuf>>>);
+
+impl Position {
+    fn of(state: &State) -> Self {
+        Self { generation: state.generation, point: state.point(), timestamp: state.timestamp }
+    }
+}
+
+impl Followed {
+    /// Whether a file is one of them.
+    pub fn contains(&self, file: (u64, u64)) -> bool {
+        self.0.lock().expect("no holder of this lock panics").contains_key(&file)
+    }
+
+    /// How many there are.
+    fn count(&self) -> usize {
+        self.0.lock().expect("no holder of this lock panics").len()
+    }
+}
 
 /// How far capture has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,10 +92,16 @@ pub struct Stepped {
     pub trouble: Option<String>,
     /// The trouble is only that there is nothing to follow yet.
     pub waiting: bool,
+    /// It is left alone until its files change.
+    pub parked: bool,
     /// The trouble is that the disk is full.
     pub disk_full: bool,
 }
 
+/// Up to this size a database is compared sooner than anybody notices.
+const CHEAP_TO_COMPARE: u64 = 16 << 20;
+/// The wait before a database is left alone becomes longer by no more than 2 to this power.
+const MOST_PATIENCE: u32 = 6;
 /// First wait after an error; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(250);
 /// A database that cannot be followed is tried again at least this often, so that it is followed within five seconds
@@ -89,6 +116,11 @@ pub struct Database {
     registered: Option<(u64, u64)>,
     local: Option<Local>,
     live: Option<Live>,
+    parked: Option<Parked>,
+    /// How often in a row nothing but a comparison could tell what had happened while it was parked.
+    unproven: u32,
+    /// Where capture was when the database was let go.
+    last: Option<Position>,
     failures: u32,
     retry_at: Option<Instant>,
     last_trouble: Option<String>,
@@ -106,6 +138,9 @@ impl Database {
             registered: None,
             local: None,
             live: None,
+            parked: None,
+            unproven: 0,
+            last: None,
             failures: 0,
             retry_at: None,
             last_trouble: None,
@@ -124,12 +159,35 @@ impl Database {
         self.local.as_ref().map(|local| local.spool.clone())
     }
 
-    /// The captured position, while the database is followed.
+    /// The captured position, as far as it is known.
     pub fn position(&self) -> Option<Position> {
-        self.live.as_ref().map(|live| {
-            let state = live.state();
-            Position { generation: state.generation, point: state.point(), timestamp: state.timestamp }
-        })
+        let parked = self.parked.as_ref().map(|parked| parked.position);
+        self.live.as_ref().map(|live| Position::of(live.state())).or(parked).or(self.last)
+    }
+
+    /// When it may be left alone, should nothing happen until then.
+    pub fn park_at(&self) -> Option<Instant> {
+        let Parking { after, among } = self.options.parking?;
+        let since = self.live.as_ref()?.quiet_since()?;
+        if self.followed.count() < among {
+            return None;
+        }
+        since.checked_add(after.saturating_mul(1 << (2 * self.unproven).min(MOST_PATIENCE)))
+    }
+
+    /// Leaves the database alone: gives up everything but the claim on its local
+    /// state until its files change. Not while anything is not captured; the caller
+    /// makes sure that nothing is on its way to a replica.
+    pub fn park(&mut self, now: Instant, wall: SystemTime) -> bool {
+        if self.park_at().is_none_or(|at| now < at) {
+            return false;
+        }
+        let Some(Ok(Some(parked))) = self.live.as_mut().map(|live| live.park(wall)) else { return false };
+        self.past = self.counters();
+        self.live = None;
+        self.parked = Some(parked);
+        tracing::debug!(db = self.options.path.display().to_string(), "left alone until it changes");
+        true
     }
 
     /// What was done since this value was made.
@@ -166,6 +224,9 @@ impl Database {
     pub fn step(&mut self, now: Instant, wall: SystemTime) -> Stepped {
         if self.live.is_none() && self.retry_at.is_some_and(|at| now < at) {
             return self.stepped(self.retry_at);
+        }
+        if self.retry_at.is_none() && self.parked.as_ref().is_some_and(|parked| !parked.has_changed()) {
+            return Stepped { live: true, parked: true, ..Stepped::default() };
         }
         let was_live = self.live.is_some();
         let looked = self.attached(wall).and_then(|live| live.look(now, wall));
@@ -226,7 +287,13 @@ impl Database {
     /// # Errors
     /// Why the last capture failed; the database is then detached.
     pub fn finish(&mut self, now: Instant, wall: SystemTime) -> Result<(), Error> {
-        if self.live.as_mut().is_some_and(|live| live.check_files().is_err()) {
+        if self.parked.as_ref().is_some_and(|parked| !parked.has_changed()) {
+            return Ok(());
+        }
+        if let Some(live) = &mut self.live
+            && let Err(gone) = live.check_files()
+        {
+            live.last_words(&gone, wall);
             // What was replaced a moment ago is taken up anew, as the next step would do.
             self.detach();
         }
@@ -254,13 +321,19 @@ impl Database {
 
     fn attached(&mut self, wall: SystemTime) -> Result<&mut Live, Error> {
         if self.live.is_none() {
-            let live = self.attach(wall)?;
+            let left = self.parked.as_ref().and_then(|parked| parked.left);
+            let live = self.attach(left, wall)?;
+            if self.parked.take().is_some() {
+                // Short-lived users of the database remove its log each time: better to stay, unless it is small.
+                let dear = live.activity.work.resyncs > 0 && live.bytes() > CHEAP_TO_COMPARE;
+                self.unproven = if dear { self.unproven.saturating_add(1) } else { 0 };
+            }
             self.live = Some(live);
         }
         Ok(self.live.as_mut().expect("attached above"))
     }
 
-    fn attach(&mut self, wall: SystemTime) -> Result<Live, Error> {
+    fn attach(&mut self, left: Option<Left>, wall: SystemTime) -> Result<Live, Error> {
         let path = &self.options.path;
         let id = state::file_id(path).map_err(Error::local("look at", path))?;
         let id = id.ok_or_else(|| Error::Missing(path.clone()))?;
@@ -270,7 +343,7 @@ impl Database {
             self.local = Some(Local::open(&self.options)?);
         }
         let spool = &self.local.as_ref().expect("opened above").spool;
-        attach::attach(&self.options, spool, wall)
+        attach::attach(&self.options, spool, left.as_ref(), wall)
     }
 
     /// F53: one file, one follower.
@@ -290,7 +363,8 @@ impl Database {
 
     fn detach(&mut self) {
         self.past = self.counters();
-        self.live = None;
+        self.last = self.position();
+        (self.live, self.parked) = (None, None);
         if let Some(id) = self.registered.take() {
             self.followed.0.lock().expect("no holder of this lock panics").remove(&id);
         }
@@ -311,7 +385,10 @@ impl Database {
 
     /// One line per trouble, however often it is met.
     fn failed(&mut self, error: &Error, now: Instant, was_live: bool) -> Stepped {
+        // Where it was left is still worth knowing once it can be opened again.
+        let parked = self.parked.take();
         self.detach();
+        self.parked = parked;
         let text = error.chain();
         if self.last_trouble.as_ref() != Some(&text) {
             let db = self.options.path.display().to_string();

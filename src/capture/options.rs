@@ -2,10 +2,13 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::checkpoint::Policy;
+use crate::disk::Disks;
 use crate::ltx::Encoding;
+use crate::spool::Together;
 
 /// Options for following one database.
 #[derive(Clone, Debug)]
@@ -26,6 +29,28 @@ pub struct Options {
     pub spool_budget: Option<u64>,
     /// Bytes of the log that one pass turns into one segment, at least to the next commit.
     pub max_pass_bytes: u64,
+    /// When it is left alone; `None`: never.
+    pub parking: Option<Parking>,
+    /// What all databases of this process share.
+    pub limits: Limits,
+}
+
+/// When a database is left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parking {
+    /// Without a commit for this long...
+    pub after: Duration,
+    /// ...if this process follows at least so many.
+    pub among: usize,
+}
+
+/// What all databases of a process share.
+#[derive(Clone, Debug, Default)]
+pub struct Limits {
+    /// Room on the disks.
+    pub disks: Arc<Disks>,
+    /// The budget for all local segments; `None`: each spool has its own only.
+    pub spools: Option<Arc<Together>>,
 }
 
 /// `max-sync-wal-bytes`, unless configured.
@@ -43,6 +68,8 @@ impl Options {
             encoding: Encoding::Block,
             spool_budget: None,
             max_pass_bytes: DEFAULT_PASS,
+            parking: None,
+            limits: Limits::default(),
         }
     }
 

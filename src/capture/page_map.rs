@@ -84,7 +84,7 @@ impl PageMap {
     ) -> Result<(File, State), E> {
         durable::point("page-map::create")?;
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(draft)?;
-        let mut block: Vec<u8> = Vec::with_capacity(BLOCK * 8);
+        let mut block: Vec<u8> = Vec::new();
         let mut at = ENTRIES;
         let mut total = RollingChecksum::default();
         let mut count = 0u32;
@@ -120,7 +120,7 @@ impl PageMap {
     pub fn open(
         path: &Path,
         newest: impl FnOnce(&State) -> Option<Seq>,
-        replay: impl FnOnce(&State) -> Option<Vec<Replay>>,
+        replay: impl FnOnce(&State) -> io::Result<Option<Vec<Replay>>>,
     ) -> io::Result<Option<Self>> {
         let opened =
             durable::point("page-map::open").and_then(|()| OpenOptions::new().read(true).write(true).open(path));
@@ -137,7 +137,7 @@ impl PageMap {
         if !behind && map.total()? == state.checksum {
             return Ok(Some(map));
         }
-        let Some(segments) = replay(&state) else { return Ok(None) };
+        let Some(segments) = replay(&state)? else { return Ok(None) };
         for segment in &segments {
             map.write_entries(&segment.changes)?;
             // The state of the batch itself knows its place in the log; one made from a segment does not.
@@ -353,7 +353,7 @@ mod tests {
 
     fn reopen(dir: &Path, replay: Option<Vec<Replay>>) -> Option<PageMap> {
         let newest = replay.as_ref().and_then(|r| r.last()).map(|r| r.state.seq);
-        PageMap::open(&dir.join("pagemap"), |_| newest, |_| replay).unwrap()
+        PageMap::open(&dir.join("pagemap"), |_| newest, |_| Ok(replay)).unwrap()
     }
 
     #[test]

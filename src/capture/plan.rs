@@ -96,6 +96,21 @@ pub fn plan(cursor: &Cursor, frozen: Option<Frozen>, view: &View) -> Step {
     }
 }
 
+/// Whether a view may show the run right after the one of a cursor at which a
+/// database was left alone: each restart adds one to the first salt, and the
+/// wal-index counts every commit. `ended` says that the run of the cursor is seen
+/// to have ended there; `commits` are those of the new run.
+///
+/// The count settles what the file alone cannot: a log that was cut, to exactly
+/// its old length, behind a longer run.
+pub fn is_next_run(cursor: &Cursor, counted: u32, view: &View, ended: bool, commits: u32) -> bool {
+    ended
+        && cursor.frame > 0
+        && view.mx_frame > 0
+        && view.salts.first == cursor.salts.first.wrapping_add(1)
+        && view.change == counted.wrapping_add(commits)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,6 +121,19 @@ mod tests {
 
     fn cursor(frame: u32) -> Cursor {
         Cursor { salts: OLD, frame, chain: Chain(7, 7), big_endian: false }
+    }
+
+    #[test]
+    fn only_the_very_next_run_with_every_commit_in_it_continues_unwatched() {
+        let seen = |salts, frames, change| View { change, ..view(salts, frames, Chain(1, 1)) };
+        let next = seen(NEXT, 3, 102);
+        assert!(is_next_run(&cursor(9), 100, &next, true, 2));
+        assert!(!is_next_run(&cursor(9), 100, &next, false, 2), "the old run may have gone on");
+        assert!(!is_next_run(&cursor(9), 100, &next, true, 1), "a commit is missing");
+        assert!(!is_next_run(&cursor(9), 100, &seen(NEXT, 3, 2), true, 2), "the wal-index was made anew");
+        assert!(!is_next_run(&cursor(0), 100, &next, true, 2), "an empty log has no end to be seen");
+        let later = Salts { first: 3, second: 20 };
+        assert!(!is_next_run(&cursor(9), 100, &seen(later, 3, 102), true, 2), "there was one between");
     }
 
     fn view(salts: Salts, mx_frame: u32, chain: Chain) -> View {

@@ -191,6 +191,29 @@ pub fn sync_database(connection: &mut Connection) -> Result<(), Code> {
     if code == ffi::SQLITE_OK { Ok(()) } else { Err(Code(code)) }
 }
 
+/// Gives up the memory that a connection sets aside for many small allocations,
+/// more than 100 KiB of it: ours run a statement now and then, and there can be
+/// ten thousand of them. To be called before anything else.
+///
+/// # Errors
+/// SQLite's result code.
+pub fn take_little_memory(connection: &mut Connection) -> Result<(), Code> {
+    // SAFETY: the handle is live and ours alone; SQLITE_DBCONFIG_LOOKASIDE takes a pointer, which may be null, and
+    // two ints.
+    let code = unsafe {
+        let nothing = ptr::null_mut::<c_void>();
+        let none: c_int = 0;
+        ffi::sqlite3_db_config(connection.handle(), ffi::SQLITE_DBCONFIG_LOOKASIDE, nothing, none, none)
+    };
+    if code == ffi::SQLITE_OK { Ok(()) } else { Err(Code(code)) }
+}
+
+/// Gives back the cached pages that the connection does not need at the moment.
+pub fn forget_pages(connection: &mut Connection) {
+    // SAFETY: the handle is live and ours alone; the call only frees what is not in use.
+    unsafe { ffi::sqlite3_db_release_memory(connection.handle()) };
+}
+
 /// Makes the connection leave the log alone: it stays when the last connection
 /// closes, it is not checkpointed then, and never after a commit of ours.
 ///

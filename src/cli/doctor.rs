@@ -53,7 +53,7 @@ fn patients(options: &DoctorOptions, context: &Context) -> Result<(Vec<Patient>,
     let (mut patients, warnings) = match &options.source {
         None => {
             let config: Config = context.config(&options.config)?;
-            (config.databases()?.iter().flat_map(of_database).collect::<Vec<_>>(), config.warnings)
+            (super::directories::databases(&config)?.iter().flat_map(of_database).collect::<Vec<_>>(), config.warnings)
         }
         Some(source) => {
             let subject = context.subject(source, &options.config)?;

@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 
+use super::directories;
 use super::error::CliError;
 use super::render::{self, Table};
 use super::{Context, DatabasesOptions};
-use crate::config::{BackendKind, Config};
+use crate::config::Database;
 
 /// Lists the databases of the config, each with the types of its replicas.
 pub(crate) fn databases(options: &DatabasesOptions, context: &Context) -> Result<(), CliError> {
@@ -15,8 +16,10 @@ pub(crate) fn databases(options: &DatabasesOptions, context: &Context) -> Result
         replica: String,
     }
     let config = context.config(&options.config)?;
-    let rows: Vec<Row> =
-        listed(&config)?.into_iter().map(|(path, kinds)| Row { path, replica: names(&kinds) }).collect();
+    let rows: Vec<Row> = directories::databases(&config)?
+        .iter()
+        .map(|database| Row { path: database.path.display().to_string(), replica: names(database) })
+        .collect();
     context.start_log_beside_listing(&config.warnings)?;
     if options.json {
         return render::print(&render::json(&rows)?);
@@ -28,16 +31,6 @@ pub(crate) fn databases(options: &DatabasesOptions, context: &Context) -> Result
     render::print(&table.text())
 }
 
-/// Databases in the order of the config, then directories of databases.
-fn listed(config: &Config) -> Result<Vec<(String, Vec<BackendKind>)>, CliError> {
-    let databases = config.databases()?.iter().map(|database| {
-        let kinds = database.replicas.iter().map(|replica| replica.backend.kind()).collect();
-        (database.path.display().to_string(), kinds)
-    });
-    let directories = config.directories().iter().map(|(path, kinds)| (path.display().to_string(), kinds.clone()));
-    Ok(databases.chain(directories).collect())
-}
-
-fn names(kinds: &[BackendKind]) -> String {
-    kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(",")
+fn names(database: &Database) -> String {
+    database.replicas.iter().map(|replica| replica.backend.kind().name()).collect::<Vec<_>>().join(",")
 }

@@ -11,6 +11,7 @@ mod audit;
 mod check;
 mod commands;
 mod completion;
+mod directories;
 mod doctor;
 mod drill;
 mod error;

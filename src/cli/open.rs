@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::CliError;
-use crate::capture;
+use crate::capture::{self, Parking};
 use crate::config;
 use crate::config::{Backend, Database, LtxEncoding, ReplicaSettings, S3Settings, Truncate};
 use crate::daemon::{Destination, Job};
@@ -97,20 +97,44 @@ pub(super) fn directory(candidates: &[PathBuf]) -> PathBuf {
     existing.or(candidates.first()).cloned().unwrap_or_default()
 }
 
-/// Refuses settings under which two histories would fight over the names in one place.
-pub(super) fn one_place_each(databases: &[Database]) -> Result<(), CliError> {
-    let mut taken: HashMap<String, String> = HashMap::new();
-    for database in databases {
-        for settings in &database.replicas {
+/// Which places are taken, on replicas and on this machine: under two histories in
+/// one place both would fight over its names.
+#[derive(Debug, Default)]
+pub(super) struct Places(HashMap<String, String>);
+
+impl Places {
+    /// Takes the places of a database, all or none.
+    pub(super) fn take(&mut self, database: &Database) -> Result<(), CliError> {
+        let replicas = database.replicas.iter().map(|settings| {
             let who = format!("replica {} of {}", settings.name, database.path.display());
-            if let Some(other) = taken.insert(identity(&settings.backend), who.clone()) {
-                let place = settings.backend.location();
+            (identity(&settings.backend), who, settings.backend.location())
+        });
+        let state = database.meta_path.clone().unwrap_or_else(|| capture::default_meta_path(&database.path));
+        let local = (
+            format!("state {}", state.display()),
+            format!("local state of {}", database.path.display()),
+            state.display().to_string(),
+        );
+        let wanted: Vec<_> = replicas.chain([local]).collect();
+        for (at, (identity, who, place)) in wanted.iter().enumerate() {
+            let own = wanted[..at].iter().find(|(earlier, ..)| earlier == identity).map(|(_, other, _)| other);
+            if let Some(other) = own.or(self.0.get(identity)) {
                 let message = format!("{other} and {who} are in one place, {place}: give each a path of its own");
                 return Err(CliError::usage(message));
             }
         }
+        for (identity, who, _) in wanted {
+            self.0.insert(identity, who);
+        }
+        Ok(())
     }
-    Ok(())
+}
+
+/// Refuses settings under which two histories would fight over the names in one place.
+pub(super) fn one_place_each(databases: &[Database]) -> Result<Places, CliError> {
+    let mut places = Places::default();
+    databases.iter().try_for_each(|database| places.take(database))?;
+    Ok(places)
 }
 
 /// The same text for the same place, as far as can be told without asking it.
@@ -126,11 +150,14 @@ fn identity(backend: &Backend) -> String {
 fn resolved(path: &Path) -> PathBuf {
     let existing = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
     match existing {
-        Some((above, real)) => real.join(path.strip_prefix(above).unwrap_or(Path::new(""))),
+        // Not `join`, which puts a slash behind a path that exists.
+        Some((above, real)) => real.components().chain(path.strip_prefix(above).unwrap_or(path).components()).collect(),
         None => path.to_owned(),
     }
 }
 
+/// A handful of databases costs nothing; of many, those that nobody writes to are left alone.
+const PARKING: Parking = Parking { after: Duration::from_secs(5 * 60), among: 100 };
 /// Where the local state of a database is.
 pub(super) fn state_dir(database: &Database) -> PathBuf {
     let defaults = capture::Options::new(&database.path);
@@ -159,6 +186,12 @@ pub(super) fn job(database: &Database) -> Result<Job, CliError> {
         encoding,
         spool_budget: database.spool_max_bytes,
         max_pass_bytes: database.max_sync_wal_bytes.unwrap_or(u64::MAX),
+        parking: match database.park_after {
+            None => Some(PARKING),
+            Some(Duration::ZERO) => None,
+            Some(after) => Some(Parking { after, among: 0 }),
+        },
+        limits: defaults.limits,
         path: defaults.path,
     };
     Ok(Job { capture, replicas })

@@ -67,7 +67,7 @@ fn chosen(options: &PruneOptions, context: &Context) -> Result<Vec<(String, Repl
         None => {
             let config = context.config(&options.config)?;
             context.start_log_beside_listing(&config.warnings)?;
-            config.databases()?.iter().flat_map(named).collect()
+            super::directories::databases(&config)?.iter().flat_map(named).collect()
         }
         Some(source) => {
             let subject = context.subject(source, &options.config)?;

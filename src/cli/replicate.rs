@@ -5,6 +5,7 @@
 //! process (`-exec`) its end is ours, and a failure of it is one of ours.
 
 mod child;
+mod directory_watch;
 mod fleet;
 mod init;
 mod notify;
@@ -14,9 +15,11 @@ mod socket;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::directories;
 use super::error::CliError;
 use super::observe::{self, Wanted};
 use super::once::Asked;
@@ -29,6 +32,7 @@ use crate::daemon::{Daemon, Settings, Unconfirmed};
 use crate::status::{DatabaseFacts, Health};
 
 use child::{Child, CommandLine};
+use directory_watch::DirectoryWatch;
 use fleet::{Fleet, Ways};
 use notify::Manager;
 pub(super) use signals::Signals;
@@ -62,7 +66,7 @@ pub(crate) fn run(options: &ReplicateOptions, context: &Context) -> Result<(), C
         return Err(CliError::usage("cannot specify -once flag with -exec"));
     }
     let exec = exec.map(|text| CommandLine::parse(text)).transpose()?;
-    open::one_place_each(config.runnable()?)?;
+    open::one_place_each(&directories::to_replicate(&config, &|_, _| false)?)?;
     let file = match &options.job {
         What::Config(flags) => Some(config_path(flags.path.as_deref(), &environment)),
         What::Direct { .. } => None,
@@ -90,9 +94,16 @@ async fn replicate(
 ) -> Result<(), CliError> {
     // Before anything is started, so that no signal finds the default behaviour.
     let mut signals = Signals::new()?;
+    allow_many_files();
     let hangups = signal(SignalKind::hangup()).map_err(CliError::failed)?;
     let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
-    let settings = Settings { workers, stopping_retry: config.global.shutdown_sync_interval, ..Settings::default() };
+    let settings = Settings {
+        workers,
+        stopping_retry: config.global.shutdown_sync_interval,
+        spool_max_bytes: config.global.spool_max_bytes,
+        disk_free_floor: config.global.disk_free_floor,
+        ..Settings::default()
+    };
     let source = match &options.job {
         What::Config(flags) => Some(flags.clone()),
         What::Direct { .. } => None,
@@ -123,6 +134,7 @@ async fn replicate(
         (Some(observing), Some(socket)) => socket::serve(&fleet, &observing.observer, &socket).await,
         _ => None,
     };
+    let watching = (!options.once).then(|| DirectoryWatch::start(&fleet));
     let reloading = tokio::spawn(reload_when_told(fleet.clone(), hangups));
     let manager = Manager::of(&fleet.environment).map(Arc::new);
     let informing = manager.clone().map(|manager| {
@@ -141,6 +153,7 @@ async fn replicate(
         }
     };
     reloading.abort();
+    drop(watching);
     drop(server);
     if let Some(informing) = informing {
         informing.abort();
@@ -163,6 +176,17 @@ async fn replicate(
     asked.run().await?;
     tracing::info!("litestream shut down");
     Ok(())
+}
+
+/// Each followed database has some files open: as many are allowed as the system grants without asking.
+fn allow_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        tracing::debug!(error = error.to_string(), "the limit on open files stays as it is");
+    }
 }
 
 /// SIGHUP: the config is read again, and counts if there is nothing wrong with it.
@@ -201,8 +225,15 @@ async fn synced_once(daemon: &Daemon) -> Result<(), CliError> {
         }
         // The daemon outlives this wait, so the sender is there.
         let _ = changes.changed().await;
+        // Each look is at all of them: thousands of changes are not worth thousands of looks.
+        if facts.len() > FEW {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 }
+
+/// Databases that are looked at after every change.
+const FEW: usize = 100;
 
 fn trouble(facts: &DatabaseFacts) -> Option<CliError> {
     let path = facts.path.display();

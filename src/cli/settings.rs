@@ -70,7 +70,7 @@ impl Context {
     }
 
     fn configured(&self, path: &Path, config: Config) -> Result<Subject, CliError> {
-        let database = config.database(path, &self.environment()?)?.clone();
+        let database = config.database(path, &self.environment()?)?;
         let replicas = database.replicas.clone();
         Ok(Subject { database: Some(database), replicas, logging: config.logging, warnings: config.warnings })
     }

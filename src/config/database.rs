@@ -9,7 +9,7 @@ use super::env::Environment;
 use super::error::Error;
 use super::global::{above_zero, at_least_zero, positive, snapshots};
 use super::paths::absolute;
-use super::replica::{self, BackendKind, ReplicaSettings};
+use super::replica::{self, ReplicaSettings};
 use super::section::Section;
 
 /// The settings of one database.
@@ -33,6 +33,8 @@ pub struct Database {
     pub max_sync_wal_bytes: Option<u64>,
     /// Bytes that may wait locally for slow replicas; `None`: the spool's default.
     pub spool_max_bytes: Option<u64>,
+    /// Without a commit for this long it is left alone, 0 = never; `None`: that depends on how many there are.
+    pub park_after: Option<Duration>,
     /// A missing database is restored before replication starts.
     pub restore_if_db_not_exists: bool,
     /// How restoring it is rehearsed, if it is.
@@ -63,6 +65,7 @@ impl Database {
             truncate: Truncate::AtPages(121_359), // half a gigabyte with 4 KiB pages
             max_sync_wal_bytes: Some(64 * 1024 * 1024),
             spool_max_bytes: None,
+            park_after: None,
             restore_if_db_not_exists: false,
             drill: None,
             replicas: Vec::new(),
@@ -133,6 +136,8 @@ pub(crate) fn build(entry: &Entry<'_>, warnings: &mut Vec<Warning>) -> Result<Da
     let busy = section.duration("busy-timeout");
     at_least_zero(&field("busy-timeout"), "busy timeout must not be negative", busy)?;
 
+    let park = section.duration("park-after");
+    at_least_zero(&field("park-after"), "must not be negative", park)?;
     let path = section.text("path").unwrap_or_default();
     let defaults = Database::with_defaults(database_path(path, entry.environment));
     Ok(Database {
@@ -169,17 +174,10 @@ pub(crate) fn build(entry: &Entry<'_>, warnings: &mut Vec<Warning>) -> Result<Da
             Some(0) => return Err(Error::field(&field("spool-max-size"), "must be greater than 0", "0")),
             bytes => bytes,
         },
+        park_after: positive(park.or_else(|| entry.global.duration("park-after"))),
         restore_if_db_not_exists: section.bool("restore-if-db-not-exists").unwrap_or(false),
         drill: drill(section.section("drill"), entry.global.section("drill"), &name)?,
         replicas: replica::build_all(entry, warnings)?,
         ..defaults
     })
-}
-
-/// An entry for a whole directory: not built, but listed.
-pub(crate) fn directory(entry: &Entry<'_>, warnings: &mut Vec<Warning>) -> Result<(PathBuf, Vec<BackendKind>), Error> {
-    entry.check_early()?;
-    let path = entry.section.text("dir").unwrap_or_default();
-    let replicas = replica::build_all(entry, warnings)?;
-    Ok((absolute(Path::new(path), entry.environment), replicas.iter().map(|replica| replica.backend.kind()).collect()))
 }

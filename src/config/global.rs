@@ -25,6 +25,10 @@ pub struct Global {
     pub shutdown_sync_interval: Duration,
     /// A replica that cannot be reached at the start is fatal.
     pub strict_start: bool,
+    /// Bytes that may wait locally for slow replicas, all databases together; `None`: the spools' default.
+    pub spool_max_bytes: Option<u64>,
+    /// Bytes of each file system that are to stay free; `None`: a small share.
+    pub disk_free_floor: Option<u64>,
     /// Where commands reach the daemon, if they do.
     pub socket: Option<Socket>,
     /// Who may know how things are, and who is told.
@@ -38,6 +42,8 @@ impl Default for Global {
             shutdown_sync_timeout: Duration::from_secs(30),
             shutdown_sync_interval: Duration::from_millis(500),
             strict_start: false,
+            spool_max_bytes: None,
+            disk_free_floor: None,
             socket: None,
             monitoring: Monitoring::default(),
         }
@@ -154,6 +160,7 @@ pub(crate) fn global(root: Section<'_>, environment: &Environment) -> Result<Glo
     above_zero("shutdown-sync-interval", "shutdown sync interval must be greater than 0", pause)?;
     let validation = root.section("validation").duration("interval");
     at_least_zero("validation.interval", "validation interval must not be negative", validation)?;
+    at_least_zero("park-after", "must not be negative", root.duration("park-after"))?;
     let monitoring = monitoring::monitoring(root)?;
     levels(root)?;
     let defaults = Global::default();
@@ -162,6 +169,11 @@ pub(crate) fn global(root: Section<'_>, environment: &Environment) -> Result<Glo
         shutdown_sync_timeout: positive(timeout).unwrap_or(defaults.shutdown_sync_timeout),
         shutdown_sync_interval: positive(pause).unwrap_or(defaults.shutdown_sync_interval),
         strict_start: root.bool("strict-start").unwrap_or(defaults.strict_start),
+        spool_max_bytes: match root.size("spool-max-size") {
+            Some(0) => return Err(Error::field("spool-max-size", "must be greater than 0", "0")),
+            bytes => bytes,
+        },
+        disk_free_floor: root.size("disk-free-floor"),
         socket: socket(root.section("socket"), environment)?,
         monitoring,
     })

@@ -11,6 +11,7 @@
 
 mod check;
 mod database;
+mod directory;
 mod drill;
 pub mod duration;
 mod env;
@@ -19,6 +20,7 @@ mod global;
 mod keys;
 mod monitoring;
 mod paths;
+mod pattern;
 mod replica;
 mod s3;
 mod scalar;
@@ -35,6 +37,7 @@ use std::path::{Path, PathBuf};
 
 pub use check::{Warning, WarningKind};
 pub use database::{Database, Truncate, database_path};
+pub use directory::Directory;
 pub use drill::Drill;
 pub use env::Environment;
 pub use error::Error;
@@ -59,8 +62,8 @@ pub struct Config {
     broken: Vec<Broken>,
     /// Whole features that are asked for and not built.
     not_built: Vec<String>,
-    /// Entries for directories of databases: the directory, its replica types.
-    directories: Vec<(PathBuf, Vec<BackendKind>)>,
+    /// Entries for directories of databases.
+    directories: Vec<Directory>,
     /// Settings of the program as a whole.
     pub global: Global,
     /// How to log.
@@ -111,13 +114,14 @@ impl Config {
         config.not_built = refused(root, Place::Top);
         for (index, section) in root.sections("dbs").unwrap_or_default().into_iter().enumerate() {
             let entry = database::Entry { number: index + 1, section, global: root, environment };
+            entry.check_early()?;
             if section.text("dir").is_some() {
-                config.not_built.extend(refused(section, Place::Database));
-                let directory = database::directory(&entry, &mut config.warnings)?;
-                config.directories.push(directory);
+                match directory::build(&entry, &mut config.warnings) {
+                    Ok(directory) => config.directories.push(directory),
+                    Err(error) => config.broken.push(Broken { path: None, reason: error.to_string() }),
+                }
                 continue;
             }
-            entry.check_early()?;
             match database::build(&entry, &mut config.warnings) {
                 Ok(database) => config.dbs.push(database),
                 Err(error) => {
@@ -167,7 +171,7 @@ impl Config {
         Ok(database)
     }
 
-    /// Every database, or what is wrong with the first one that is not in order.
+    /// Every database with an entry of its own, or what is wrong with the first entry that is not in order.
     pub fn databases(&self) -> Result<&[Database], Error> {
         match self.broken.first() {
             Some(broken) => Err(Error::invalid(&broken.reason)),
@@ -175,23 +179,28 @@ impl Config {
         }
     }
 
-    /// Every database, if each is in order and this build can do all that is asked.
+    /// Every database with an entry of its own, if each entry is in order and this build can do all that is asked.
     pub fn runnable(&self) -> Result<&[Database], Error> {
         if let Some(reason) = self.not_built.first() {
             return Err(Error::NotBuilt { reason: reason.clone() });
         }
         let databases = self.databases()?;
-        for replica in databases.iter().flat_map(|database| &database.replicas) {
+        let templates = self.directories.iter().map(Directory::template);
+        for replica in databases.iter().chain(templates).flat_map(|database| &database.replicas) {
             replica.writable()?;
         }
         Ok(databases)
     }
 
-    /// The database with that path, if it is configured and in order.
-    pub fn database(&self, path: &Path, environment: &Environment) -> Result<&Database, Error> {
+    /// The database with that path, if it is configured, by itself or as one that
+    /// a directory would hold, and in order.
+    pub fn database(&self, path: &Path, environment: &Environment) -> Result<Database, Error> {
         let path = absolute(path, environment);
         if let Some(database) = self.dbs.iter().find(|database| database.path == path) {
-            return Ok(database);
+            return Ok(database.clone());
+        }
+        if let Some(directory) = self.directories.iter().find(|directory| directory.holds(&path)) {
+            return directory.database(&path);
         }
         match self.broken.iter().find(|broken| broken.path.as_ref() == Some(&path)) {
             Some(broken) => Err(Error::invalid(&broken.reason)),
@@ -199,9 +208,8 @@ impl Config {
         }
     }
 
-    /// The directories whose databases are to be found at run time, each with the
-    /// types of its replicas.
-    pub fn directories(&self) -> &[(PathBuf, Vec<BackendKind>)] {
+    /// The directories whose databases are to be found at run time.
+    pub fn directories(&self) -> &[Directory] {
         &self.directories
     }
 

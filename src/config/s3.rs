@@ -70,6 +70,16 @@ impl S3Settings {
         Ok(Options { encryption, ..self.options.clone() })
     }
 
+    /// A place below this one.
+    pub(crate) fn within(&self, relative: &str) -> Result<Self, Error> {
+        let base = self.roots.first().map_or("", Key::as_str);
+        let below = match base.trim_end_matches('/') {
+            "" | "." => relative.to_owned(),
+            base => format!("{base}/{relative}"),
+        };
+        Ok(Self { roots: roots(&below)?, ..self.clone() })
+    }
+
     /// The same text for every spelling of one place.
     pub fn place(&self) -> String {
         let endpoint = self.options.endpoint.as_deref().unwrap_or("aws");

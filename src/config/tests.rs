@@ -61,6 +61,7 @@ fn defaults_are_those_of_litestream() {
         truncate: Truncate::AtPages(121_359),
         max_sync_wal_bytes: Some(67_108_864),
         spool_max_bytes: None,
+        park_after: None,
         restore_if_db_not_exists: false,
         drill: None,
         replicas: vec![ReplicaSettings {
@@ -457,9 +458,12 @@ fn databases_are_found_by_any_spelling_of_their_path() {
 #[test]
 fn what_is_not_built_is_refused_when_it_is_run() {
     let dir = parsed("dbs: [{dir: ~/dbs, pattern: '*.db', watch: true, replica: {path: r}}]");
-    assert_eq!(dir.directories(), [(PathBuf::from("/home/ann/dbs"), vec![BackendKind::File])]);
-    assert!(dir.databases().unwrap().is_empty());
-    assert!(dir.runnable().unwrap_err().to_string().starts_with("replicating a directory (\"dir\") is not available"));
+    assert_eq!(dir.directories()[0].dir, PathBuf::from("/home/ann/dbs"));
+    assert!(dir.directories()[0].watch && !dir.directories()[0].recursive);
+    assert!(dir.runnable().unwrap().is_empty());
+    let one = dir.database(Path::new("~/dbs/a.db"), &environment()).unwrap();
+    assert_eq!(one.replicas[0].backend, Backend::File { directories: vec!["/work/r/a.db".into()] });
+    assert!(dir.database(Path::new("~/dbs/a.sqlite"), &environment()).is_err());
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::workpiece::{Held, Workpiece};
 use super::{Job, Shared};
 use crate::capture::{Database, Stepped};
 use crate::spool::Spool;
-use crate::status::{Captured, DatabaseId, Health};
+use crate::status::{Captured, DatabaseId, Health, ReplicaFacts};
 use crate::types::Generation;
 
 /// A live database that nobody wakes is looked at this often: the fallback for
@@ -23,8 +23,25 @@ use crate::types::Generation;
 const POLL: Duration = Duration::from_secs(5);
 /// The same where events are known not to work.
 const POLL_WITHOUT_EVENTS: Duration = Duration::from_secs(1);
+/// The same of databases that are left alone.
+const PARKED_POLL: Duration = Duration::from_secs(60);
+const PARKED_POLL_WITHOUT_EVENTS: Duration = Duration::from_secs(15);
+/// So many looks a second that nobody asked for, whatever the number of databases: 0.5 % of a core.
+const LOOKS: u32 = 200;
 /// A wake-up nearer than this needs no watch.
 const NEAR: Duration = Duration::from_millis(60);
+
+/// How long a database is not looked at that nobody wakes.
+fn poll(parked: bool, events: bool, databases: usize) -> Duration {
+    let alone = match (parked, events) {
+        (false, true) => POLL,
+        (false, false) => POLL_WITHOUT_EVENTS,
+        (true, true) => PARKED_POLL,
+        (true, false) => PARKED_POLL_WITHOUT_EVENTS,
+    };
+    let databases = u32::try_from(databases).unwrap_or(u32::MAX);
+    alone.max(Duration::from_secs(1) * databases / LOOKS)
+}
 
 /// The run.
 pub(super) struct Entry {
@@ -133,7 +150,7 @@ impl Entry {
         self.judge_events(watched, found_something);
         let now = Instant::now();
         let far = stepped.again.is_none_or(|at| at > now + NEAR);
-        let mut poll = POLL;
+        let mut events = true;
         if stepped.live && far {
             let relied = self.events.lock().expect("no holder of this lock panics").work();
             if shared.watch.arm(self.id, &log_path) && relied {
@@ -142,18 +159,37 @@ impl Entry {
                 database.files_changed();
                 stepped = self.step_once(shared, &mut database);
             } else {
-                poll = POLL_WITHOUT_EVENTS;
+                events = false;
             }
         }
+        if stepped.live && !stepped.parked && self.may_park(shared, &database) && database.park(now, SystemTime::now())
+        {
+            // What came before it was left shows in its files, and what comes from now on is an event.
+            stepped = self.step_once(shared, &mut database);
+        }
+        let poll = poll(stepped.parked, events, shared.table.count());
         let at = match (stepped.live, stepped.again) {
-            (true, Some(at)) => Some(at.min(now + poll)),
-            (true, None) => Some(now + poll),
+            (true, again) => [again, database.park_at().filter(|at| *at > now)]
+                .into_iter()
+                .flatten()
+                .min()
+                .map_or(Some(now + poll), |at| Some(at.min(now + poll))),
             (false, again) => {
                 shared.watch.disarm(&log_path);
                 again
             }
         };
         shared.clock.set(self.id, at);
+    }
+
+    /// Whether all that is captured is on every replica, so that nothing of the database is needed here.
+    fn may_park(&self, shared: &Shared, database: &Database) -> bool {
+        let nothing_waits = database.spool().is_none_or(|spool| spool.bytes() == 0);
+        let well = |replica: &ReplicaFacts| replica.error.is_none() && !replica.fenced;
+        nothing_waits
+            && shared.board.read_one(self.id).is_some_and(|facts| {
+                facts.captured.is_some() && facts.behind().next().is_none() && facts.replicas.iter().all(well)
+            })
     }
 
     /// A fault in the program: the database is let go and taken up anew, which
@@ -228,5 +264,21 @@ impl Entry {
             }
             Watched::Quiet | Watched::Not => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// F110: ten thousand databases are not looked at every five seconds each.
+    #[test]
+    fn many_databases_are_not_looked_at_more_often_all_together() {
+        assert_eq!(poll(false, true, 1), POLL);
+        assert_eq!(poll(false, true, 1000), POLL);
+        assert_eq!(poll(false, true, 10_000), Duration::from_secs(50));
+        assert_eq!(poll(false, false, 100), POLL_WITHOUT_EVENTS);
+        assert_eq!(poll(true, true, 10_000), PARKED_POLL);
+        assert_eq!(poll(true, false, 1), PARKED_POLL_WITHOUT_EVENTS);
     }
 }

@@ -39,9 +39,11 @@ use self::queue::Queue;
 use self::table::{Slot, Table};
 use self::upkeep::Keeper;
 use self::watch::Watch;
-use crate::capture::{self, Followed};
+use crate::capture::{self, Followed, Limits};
+use crate::disk::Disks;
 use crate::ltx::Encoding;
 use crate::replica::Replica;
+use crate::spool::Together;
 use crate::status::{Board, DatabaseFacts, DatabaseId, Health, ReplicaFacts, Work};
 use crate::upkeep::Policy;
 
@@ -80,11 +82,21 @@ pub struct Settings {
     pub stopping_retry: Duration,
     /// Merges and deletions under way at once, over all databases; at least one.
     pub upkeep_jobs: usize,
+    /// Most bytes of local segments of all databases together; `None`: a share of the file system.
+    pub spool_max_bytes: Option<u64>,
+    /// Bytes of each file system that are to stay free; `None`: a small share of it.
+    pub disk_free_floor: Option<u64>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { workers: 2, stopping_retry: Duration::from_millis(500), upkeep_jobs: 2 }
+        Self {
+            workers: 2,
+            stopping_retry: Duration::from_millis(500),
+            upkeep_jobs: 2,
+            spool_max_bytes: None,
+            disk_free_floor: None,
+        }
     }
 }
 
@@ -128,6 +140,9 @@ pub enum Changed {
     Already,
 }
 
+/// Uploads that begin at the same time. Each needs up to a few hundred kilobytes at first.
+const UPLOADS_AT_ONCE: usize = 64;
+
 /// The running daemon.
 pub struct Daemon {
     shared: Arc<Shared>,
@@ -144,6 +159,10 @@ struct Shared {
     runtime: tokio::runtime::Handle,
     stopping_retry: Duration,
     started: Instant,
+    /// Permits for uploads that have just begun.
+    turns: tokio::sync::Semaphore,
+    /// What all databases share.
+    limits: Limits,
     /// Permits for upkeep. The bound on memory and traffic of its jobs is theirs times this.
     upkeep_jobs: tokio::sync::Semaphore,
     /// Permits for last captures.
@@ -166,6 +185,11 @@ impl Daemon {
             runtime: tokio::runtime::Handle::current(),
             stopping_retry: settings.stopping_retry,
             started: Instant::now(),
+            turns: tokio::sync::Semaphore::new(UPLOADS_AT_ONCE),
+            limits: Limits {
+                disks: Arc::new(Disks::new(settings.disk_free_floor)),
+                spools: Some(Arc::new(Together::new(settings.spool_max_bytes))),
+            },
             upkeep_jobs: tokio::sync::Semaphore::new(settings.upkeep_jobs.max(1)),
             closers: tokio::sync::Semaphore::new(processors),
             rehearsals: Rehearsals::default(),
@@ -210,6 +234,11 @@ impl Daemon {
         self.shared.table.find(path)
     }
 
+    /// Whether SQLite may have a file open in this process.
+    pub fn follows_file(&self, device_and_inode: (u64, u64)) -> bool {
+        self.shared.followed.contains(device_and_inode)
+    }
+
     /// What was asked for about a database.
     pub fn job(&self, database: DatabaseId) -> Option<Job> {
         Some(self.shared.table.slot(database)?.job.clone())
@@ -247,7 +276,8 @@ impl Daemon {
         self.make_room(job, Health::Stopped, |_| ())
     }
 
-    fn make_room(&self, job: Job, health: Health, begin: impl FnOnce(&Slot)) -> Result<DatabaseId, RegistryError> {
+    fn make_room(&self, mut job: Job, health: Health, begin: impl FnOnce(&Slot)) -> Result<DatabaseId, RegistryError> {
+        job.capture.limits = self.shared.limits.clone();
         let pin_up = |job: &Job| {
             let replicas = job.replicas.iter().map(fresh_facts).collect();
             let (path, interval) = (job.capture.path.clone(), job.capture.sync_interval);

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
 use tokio::sync::Notify;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -215,19 +216,8 @@ impl Shipping {
             if uploader.is_fenced() {
                 return Ended::Fenced;
             }
-            let advanced = match uploader.advance(&source.spool, source.generation).await {
-                Ok(Advanced::NeedsBase) => match base(shared, entry).await {
-                    // A new history has begun meanwhile.
-                    Ok(base) if base.generation() != source.generation => continue,
-                    Ok(base) => uploader.put_base(base).await.map(|()| Advanced::Shipped),
-                    Err(reason) => Err(Error::Base(reason)),
-                },
-                Ok(Advanced::TakenOver) => match new_generation(shared, entry, source.generation).await {
-                    Ok(()) => continue,
-                    Err(reason) => Err(Error::Base(reason)),
-                },
-                other => other,
-            };
+            let work = Box::pin(advance(shared, entry, &mut uploader, &source));
+            let Some(advanced) = in_turn(&shared.turns, work).await else { continue };
             let confirmed = uploader.confirmed();
             let name = uploader.replica().name().to_owned();
             let kind = uploader.replica().kind();
@@ -355,6 +345,42 @@ impl Shipping {
     fn task(&self) -> std::sync::MutexGuard<'_, Task> {
         self.task.lock().expect("no holder of this lock panics")
     }
+}
+
+/// One object, or finding out that none is needed; `None`: a new history has begun meanwhile.
+async fn advance(
+    shared: &Arc<Shared>,
+    entry: &Arc<Entry>,
+    uploader: &mut Uploader,
+    source: &Source,
+) -> Option<Result<Advanced, Error>> {
+    Some(match uploader.advance(&source.spool, source.generation).await {
+        Ok(Advanced::NeedsBase) => match base(shared, entry).await {
+            Ok(base) if base.generation() != source.generation => return None,
+            Ok(base) => uploader.put_base(base).await.map(|()| Advanced::Shipped),
+            Err(reason) => Err(Error::Base(reason)),
+        },
+        Ok(Advanced::TakenOver) => match new_generation(shared, entry, source.generation).await {
+            Ok(()) => return None,
+            Err(reason) => Err(Error::Base(reason)),
+        },
+        other => other,
+    })
+}
+
+/// Uploads that begin at the same time take turns, so that ten thousand databases
+/// do not need memory for all their first uploads at once. One that takes long
+/// gives its turn to another and goes on: a storage that never answers delays
+/// nobody by more than a turn.
+async fn in_turn<T>(turns: &Semaphore, work: impl Future<Output = T> + Unpin) -> T {
+    const TURN: Duration = Duration::from_secs(1);
+    let permit = turns.acquire().await;
+    let mut work = work;
+    if let Ok(done) = tokio::time::timeout(TURN, &mut work).await {
+        return done;
+    }
+    drop(permit);
+    work.await
 }
 
 enum Ended {

@@ -75,6 +75,10 @@ impl Table {
         }
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.0.read().expect("no holder of this lock panics").slots.len()
+    }
+
     /// From now on nothing is added.
     pub(super) fn close(&self) {
         self.0.write().expect("no holder of this lock panics").closed = true;

@@ -92,7 +92,8 @@ async fn run(shared: &Arc<Shared>, entry: &Arc<Entry>, replica: usize) {
             let Ok(_permit) = shared.upkeep_jobs.acquire().await else { return };
             let now = Now { elapsed: shared.started.elapsed(), wall: SystemTime::now().into() };
             let mut work = keeper.work.lock().await;
-            std::panic::AssertUnwindSafe(work.step(now)).catch_unwind().await
+            // In a box of its own: there is a task for every replica, and nearly all of them sleep.
+            Box::pin(std::panic::AssertUnwindSafe(work.step(now)).catch_unwind()).await
         };
         match stepped {
             Ok(Ok(Stepped::Worked)) => {
@@ -101,7 +102,7 @@ async fn run(shared: &Arc<Shared>, entry: &Arc<Entry>, replica: usize) {
                 }
             }
             Ok(Ok(Stepped::LookAgain { needs_base, strangers })) => {
-                Shipping::look_again(shared, entry, replica, needs_base, &strangers).await;
+                Box::pin(Shipping::look_again(shared, entry, replica, needs_base, &strangers)).await;
                 // The upload tells when it has looked.
                 sleep(entry, keeper, Some(RETRY_MAX)).await;
             }

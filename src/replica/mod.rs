@@ -9,6 +9,7 @@
 //! keeps a [`Shelf`]: as the only writer it knows what it wrote, and it learns at
 //! its next put if it is not.
 
+mod below;
 mod discover;
 mod generations;
 mod keys;
@@ -29,6 +30,7 @@ use crate::ltx::{self, Header, Level, Trailer};
 use crate::storage::{self, Body, Counts, ErrorKind, Key, LIST_PAGE, Put, PutOptions, Storage};
 use crate::types::{Secret, Timestamp, Txid, TxidRange};
 
+pub use below::databases_below;
 pub use discover::discover;
 pub use generations::Run;
 pub use keys::Layout;

@@ -20,6 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Body, Error, ErrorKind, Key, Object, Progress, PutOptions, Result, Storage};
@@ -35,6 +36,10 @@ const GROWTH: f64 = 10.0;
 /// S3 gives 3,500 writes a second to a prefix.
 const FREE: f64 = 1000.0;
 
+/// Requests of one service under way at once. When thousands of databases are opened, or find their storage again
+/// after an outage, they take turns.
+const AT_ONCE: usize = 64;
+
 /// Nobody waits longer for a turn.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
@@ -43,6 +48,8 @@ pub struct Pace {
     requests: Mutex<Requests>,
     /// Held by the one whose turn is next; the others stand in line for it.
     gate: tokio::sync::Mutex<()>,
+    /// Permits for requests under way.
+    under_way: Semaphore,
     uploads: Option<Mutex<Line>>,
 }
 
@@ -54,6 +61,7 @@ impl Pace {
         Self {
             requests: Mutex::new(Requests::new(now)),
             gate: tokio::sync::Mutex::const_new(()),
+            under_way: Semaphore::new(AT_ONCE),
             uploads: max_upload_rate.map(|rate| Mutex::new(Line { rate, ahead: now, all: now })),
         }
     }
@@ -83,6 +91,13 @@ impl Pace {
             let text = "too many requests wait for a storage that asked for fewer";
             return Err(Error::new(ErrorKind::Later, text).throttled());
         }
+        let _permit = match self.under_way.try_acquire() {
+            Ok(permit) => permit,
+            Err(_) => {
+                let _waiting = Waiting::begin();
+                self.under_way.acquire().await.expect("nobody closes it")
+            }
+        };
         let begun = Instant::now();
         let outcome = request.await;
         match &outcome {
@@ -359,6 +374,25 @@ mod tests {
 
     const NEW: PutOptions = PutOptions { how: Put::New, timestamp: None };
     const REPLACE: PutOptions = PutOptions { how: Put::Replace, timestamp: None };
+
+    /// F111: ten thousand databases that are opened together take turns.
+    #[tokio::test]
+    async fn no_more_than_so_many_requests_are_under_way() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let pace = Pace::new(None);
+        let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let one = || {
+            pace.keep(async {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                tokio::task::yield_now().await;
+                now.fetch_sub(1, Ordering::SeqCst);
+                Ok(())
+            })
+        };
+        let done = futures::future::join_all((0..500).map(|_| one())).await;
+        assert!(done.iter().all(Result::is_ok));
+        assert_eq!(most.into_inner(), AT_ONCE);
+    }
 
     /// A storage that wants fewer requests from a moment on, for a while.
     struct Busy {

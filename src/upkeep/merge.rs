@@ -105,7 +105,7 @@ pub(super) async fn merge(
 async fn streamed(replica: &Replica, merge: &Merge, header: Header, work: Work) -> Result<Finished, MergeError> {
     let (sender, mut receiver) = mpsc::channel(PIECES);
     let made = tokio::spawn(blocking(move || {
-        let mut pieces = Pieces { sender, piece: Vec::with_capacity(PIECE) };
+        let mut pieces = Pieces { sender, piece: Vec::new() };
         match work.run(&mut pieces) {
             Ok((_, finished)) => pieces.flush().map(|()| finished).map_err(|e| MergeError::of(ltx::Error::Io(e))),
             Err(error) => {
@@ -286,7 +286,7 @@ impl Write for Pieces {
         if self.piece.is_empty() {
             return Ok(());
         }
-        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
+        let piece = std::mem::take(&mut self.piece);
         let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the storage takes no more");
         self.sender.blocking_send(Ok(piece.into())).map_err(gone)
     }

@@ -36,7 +36,12 @@ impl Rig {
     }
 
     pub(crate) fn reopen(&mut self) {
-        let options = self.followed.options().clone();
+        self.reopen_with(|options| options);
+    }
+
+    /// The same with other options.
+    pub(crate) fn reopen_with(&mut self, change: impl FnOnce(Options) -> Options) {
+        let options = change(self.followed.options().clone());
         // The old one lets go of its lock first.
         let nowhere = Options::new(Path::new("/nonexistent"));
         drop(std::mem::replace(&mut self.followed, Database::new(nowhere, Followed::default())));
@@ -111,7 +116,11 @@ impl Rig {
 
     /// The byte oracle: the shadow equals the source after a checkpoint of a copy.
     pub(crate) fn assert_shadow_equals_source(&self) {
-        let source = consistent_copy(&self.path);
+        self.assert_shadow_equals(&consistent_copy(&self.path));
+    }
+
+    /// The same with a copy that was made before.
+    pub(crate) fn assert_shadow_equals(&self, source: &[u8]) {
         let shadow: Vec<u8> = self.pages.values().flatten().copied().collect();
         assert_eq!(shadow.len(), source.len(), "sizes differ");
         let size = self.pages.values().next().map_or(1, Vec::len);

@@ -27,6 +27,14 @@ impl Pretend {
         Self { now: Instant::now(), wall: SystemTime::now() }
     }
 
+    pub(crate) fn now(&self) -> Instant {
+        self.now
+    }
+
+    pub(crate) fn wall(&self) -> SystemTime {
+        self.wall
+    }
+
     /// A file event: the log was written to.
     pub(crate) fn event(&mut self, followed: &mut Database) -> Stepped {
         let stepped = followed.step(self.now, self.wall);

@@ -12,10 +12,11 @@ use std::time::Duration;
 use crate::cli::error::CliError;
 use crate::cli::options::ConfigFlags;
 use crate::cli::settings::Context;
-use crate::cli::{drill, open};
-use crate::config::{Backend, Config, Database, Environment};
+use crate::cli::{directories, drill, open};
+use crate::config::{Backend, Config, Database, Directory, Environment};
 use crate::control::Reloaded;
 use crate::daemon::{Changed, Daemon, Job, RegistryError, Unconfirmed};
+use crate::directory::FileId;
 use crate::status::{DatabaseFacts, DatabaseId, Health};
 
 /// All of them, and the daemon that follows them.
@@ -89,9 +90,9 @@ impl Fleet {
     /// Takes up the databases of the config.
     pub(super) async fn launch(&self) -> Result<(), CliError> {
         let config = self.known().config.clone();
-        let databases = config.runnable()?;
+        let databases = &directories::to_replicate(&config, &|_, _| false)?;
         open::one_place_each(databases)?;
-        if databases.is_empty() {
+        if databases.is_empty() && config.directories().is_empty() {
             tracing::error!("no databases specified in configuration");
         }
         let mut ready = Vec::new();
@@ -101,7 +102,83 @@ impl Fleet {
         for (database, job) in ready {
             self.take_up(database, job, false, false).map_err(CliError::failed)?;
         }
+        for directory in config.directories() {
+            let found = databases.iter().filter(|database| directory.holds(&database.path)).count();
+            let path = directory.dir.display().to_string();
+            let to: Vec<String> = directory.template().replicas.iter().map(|r| r.backend.location()).collect();
+            tracing::info!(
+                path,
+                databases = found,
+                watch = directory.watch,
+                to = to.join(","),
+                "replicating directory to"
+            );
+        }
         Ok(())
+    }
+
+    /// The directories whose databases come and go.
+    pub(super) fn watched(&self) -> Vec<Directory> {
+        self.known().config.directories().iter().filter(|directory| directory.watch).cloned().collect()
+    }
+
+    /// Whether a file of that name would be a database of a watched directory.
+    pub(super) fn is_held(&self, path: &Path) -> bool {
+        self.known().config.directories().iter().any(|directory| directory.watch && directory.holds(path))
+    }
+
+    /// The databases that stay, whatever a directory shows.
+    pub(super) fn with_own_entry(&self) -> HashSet<PathBuf> {
+        let known = self.known();
+        let configured = known.config.databases().unwrap_or_default().iter().map(|database| database.path.clone());
+        configured.chain(known.members.values().filter(|m| m.registered).map(|m| m.settings.path.clone())).collect()
+    }
+
+    /// Whether SQLite may have a file open in this process.
+    pub(super) fn has_open(&self, path: &Path, file: FileId) -> bool {
+        self.daemon.find(path).is_some() || self.daemon.follows_file(file)
+    }
+
+    /// Nobody else changes what there is meanwhile.
+    pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.applying.lock().await
+    }
+
+    /// The databases that are followed because a directory holds them.
+    pub(super) fn found_in(&self, directory: &Directory) -> Vec<PathBuf> {
+        let own_entry = self.with_own_entry();
+        let known = self.known();
+        known.members.keys().filter(|path| directory.holds(path) && !own_entry.contains(*path)).cloned().collect()
+    }
+
+    /// Follows databases that have come. Says of which it could not, and why.
+    pub(super) async fn take_up_found(&self, directory: &Directory, paths: &[PathBuf]) -> Vec<String> {
+        let mut troubles = Vec::new();
+        if paths.is_empty() {
+            return troubles;
+        }
+        let all: Vec<Database> = self.known().members.values().map(|member| member.settings.clone()).collect();
+        let mut places = open::one_place_each(&all).unwrap_or_default();
+        for path in paths {
+            let taken_up = async {
+                let database = directory.database(path)?;
+                places.take(&database)?;
+                let job = self.prepare(&database).await?;
+                self.take_up(&database, job, false, false).map_err(CliError::failed)
+            };
+            let taken_up: Result<(), CliError> = taken_up.await;
+            match taken_up {
+                Ok(()) => tracing::info!(path = path.display().to_string(), "added database to replication"),
+                Err(error) => troubles.push(format!("cannot replicate {}: {error}", path.display())),
+            }
+        }
+        troubles
+    }
+
+    /// Follows a database that has gone no more.
+    pub(super) async fn let_go_of_found(&self, path: &Path) -> Result<Vec<Unconfirmed>, RegistryError> {
+        let id = self.daemon.find(path).ok_or(RegistryError::NotThere)?;
+        self.let_go(path, id, self.patience()).await
     }
 
     /// How long the end of a database may take.
@@ -173,7 +250,7 @@ impl Fleet {
                  say \"dbs: []\" to replicate none",
             ));
         }
-        let databases = config.runnable()?.to_vec();
+        let databases = directories::to_replicate(&config, &|path, file| self.has_open(path, file))?;
         let members = self.known().members.clone();
         let configured: HashSet<&Path> = databases.iter().map(|database| database.path.as_path()).collect();
         let registered = members.values().filter(|m| m.registered && !configured.contains(m.settings.path.as_path()));
@@ -249,6 +326,9 @@ impl Fleet {
                 to.replica.list_all().await.map_err(|error| {
                     CliError::failed(format!("replica {} of {}: {error}", settings.name, database.path.display()))
                 })?;
+            }
+            if self.known().config.directories().iter().any(|directory| directory.holds(&database.path)) {
+                continue; // told once for the whole directory
             }
             tracing::info!(
                 db = database.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),

@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::below::{Found, below, joined};
 use super::{Summary, of_subject, start_log};
+use crate::cli::directories;
 use crate::cli::error::CliError;
 use crate::cli::render;
 use crate::cli::settings::Subject;
@@ -52,16 +53,26 @@ fn last_word(url: &str) -> &str {
 
 fn run_config(options: &RestoreAllOptions, context: &Context) -> Result<(), CliError> {
     let config = context.config(&options.template().config)?;
-    let databases = config.databases()?;
+    let mut databases = config.databases()?.to_vec();
     start_log(options.template(), context, config.logging, &config.warnings)?;
     let mut done = Done::default();
-    for (directory, _) in config.directories() {
-        let shown = directory.display();
-        tracing::error!(path = %shown, "which databases there were is not known: restore each by its path or URL");
-        done.failed.push(shown.to_string());
+    let runtime = crate::cli::runtime()?;
+    for directory in config.directories() {
+        let shown = directory.dir.display().to_string();
+        match runtime.block_on(directories::on_replicas(directory)) {
+            Ok(found) if !found.is_empty() => databases.extend(found),
+            Ok(_) => {
+                tracing::error!(path = shown, "no replica has a database of this directory");
+                done.failed.push(shown);
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(path = shown, error, "cannot tell which databases there were");
+                done.failed.push(shown);
+            }
+        }
     }
     let paths: Vec<&Path> = databases.iter().map(|database| database.path.as_path()).collect();
-    let runtime = crate::cli::runtime()?;
     for (database, output) in databases.iter().zip(outputs(&paths, options.dir.as_deref())) {
         let subject = Subject {
             database: Some(database.clone()),

@@ -82,7 +82,7 @@ fn chosen(config: &Config, wanted: Option<&Path>, context: &Context) -> Result<V
     match wanted {
         None => Ok(config.databases()?.to_vec()),
         Some(path) => {
-            let found: Result<&Database, config::Error> = config.database(path, &context.environment()?);
+            let found: Result<Database, config::Error> = config.database(path, &context.environment()?);
             Ok(vec![found?.clone()])
         }
     }

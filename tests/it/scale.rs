@@ -1,0 +1,237 @@
+//! Many databases in one process.
+
+use std::fs::{self, File};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use brooklet::storage::{Body, Key, MemoryStorage, Object, PutOptions, Result, Storage};
+use bytes::Bytes;
+use rusqlite::Connection;
+
+use crate::running::{TABLE, create, destination, insert, job, replica_in, start, stop};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A storage that never answers.
+struct Dead;
+
+#[async_trait]
+impl Storage for Dead {
+    fn kind(&self) -> &'static str {
+        "dead"
+    }
+
+    async fn list(&self, _: &Key, _: Option<&Key>) -> Result<Vec<Object>> {
+        std::future::pending().await
+    }
+
+    async fn get(&self, _: &Key, _: Range<u64>) -> Result<Bytes> {
+        std::future::pending().await
+    }
+
+    async fn put(&self, _: &Key, _: Body, _: PutOptions) -> Result<()> {
+        std::future::pending().await
+    }
+
+    async fn delete(&self, _: &[Key]) -> Result<()> {
+        std::future::pending().await
+    }
+}
+
+fn databases(dir: &Path, count: usize) -> Vec<(PathBuf, Connection)> {
+    let one = |n: usize| {
+        let path = dir.join(format!("tenant{n:05}.db"));
+        let app = create(&path, TABLE);
+        (path, app)
+    };
+    (0..count).map(one).collect()
+}
+
+/// F112: the storage of some never answers; the others, on the same workers, do not notice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_that_never_answer_delay_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let apps = databases(dir.path(), 60);
+    let (good, dead): (Arc<dyn Storage>, Arc<dyn Storage>) = (Arc::new(MemoryStorage::new()), Arc::new(Dead));
+    let jobs = apps.iter().enumerate().map(|(n, (path, _))| {
+        let mut job = job(path, &[&replica_in(good.clone(), &format!("good{n}"))]);
+        if n % 3 == 0 {
+            job.replicas.push(destination(&replica_in(dead.clone(), &format!("dead{n}"))));
+        }
+        job
+    });
+    let daemon = start(jobs.collect());
+    for round in 1..=3u64 {
+        apps.iter().for_each(|(_, app)| insert(app, 1));
+        let begun = Instant::now();
+        let there = |facts: &brooklet::status::DatabaseFacts| {
+            facts.captured.is_some_and(|c| c.batch >= round && facts.replicas[0].batch == Some(c.batch))
+        };
+        while !daemon.board().read().iter().all(there) {
+            assert!(begun.elapsed() < PATIENCE, "{:#?}", daemon.board().read());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let lost = daemon.stop(Duration::from_secs(2)).await;
+    assert!(lost.iter().all(|lost| lost.replica.as_ref().is_some_and(|name| name.starts_with("dead"))), "{lost:?}");
+}
+
+/// F115: one writes without a pause; the others' commits are captured and uploaded beside it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hot_database_does_not_starve_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let apps = databases(dir.path(), 40);
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let jobs = apps.iter().enumerate().map(|(n, (path, _))| job(path, &[&replica_in(storage.clone(), &n.to_string())]));
+    let daemon = start(jobs.collect());
+    let ends = Arc::new(AtomicBool::new(false));
+    let hot = {
+        let (path, ends) = (apps[0].0.clone(), ends.clone());
+        std::thread::spawn(move || {
+            let app = Connection::open(path).unwrap();
+            app.busy_timeout(Duration::from_secs(10)).unwrap();
+            app.execute_batch("PRAGMA synchronous=off").unwrap();
+            while !ends.load(Ordering::Relaxed) {
+                app.execute("INSERT INTO t(x) VALUES (randomblob(20000))", []).unwrap();
+            }
+        })
+    };
+    let mut before: Vec<_> = daemon.board().read().iter().map(|facts| facts.replicas[0].batch).collect();
+    for _ in 0..3 {
+        apps[1..].iter().for_each(|(_, app)| insert(app, 1));
+        let begun = Instant::now();
+        loop {
+            let facts = daemon.board().read();
+            let moved = |n: usize| facts[n].replicas[0].batch > before[n] && facts[n].behind().count() == 0;
+            if (1..apps.len()).all(moved) {
+                before = facts.iter().map(|facts| facts.replicas[0].batch).collect();
+                break;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{facts:#?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    assert!(!hot.is_finished());
+    ends.store(true, Ordering::Relaxed);
+    hot.join().unwrap();
+    stop(daemon).await;
+}
+
+/// The program with a directory of databases.
+struct Program {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Program {
+    /// Through a shell that sets limits first.
+    fn start(dir: &Path, before: &str) -> Self {
+        let (config, log) = (dir.join("litestream.yml"), dir.join("log"));
+        let text = format!(
+            "park-after: 2s\ndbs:\n  - dir: {0}/tenants\n    pattern: '*.db'\n    watch: true\n    \
+             replica: {{path: {0}/backup, sync-interval: 100ms}}\n",
+            dir.display()
+        );
+        fs::write(&config, text).unwrap();
+        let out = File::create(&log).unwrap();
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &format!("{before} exec \"$0\" replicate"), env!("CARGO_BIN_EXE_brooklet")]);
+        command.env_clear().env("HOME", dir).env("LITESTREAM_CONFIG", &config);
+        command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out);
+        Self { child: command.spawn().unwrap(), log }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    fn status(&self, name: &str) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    fn open_files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
+    fn terminate(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let ended = self.child.wait().unwrap();
+        assert!(ended.success(), "{ended}: {}", self.log());
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn segments(dir: &Path) -> usize {
+    let segments = |path: PathBuf| fs::read_dir(path.join("ltx/0")).map_or(0, Iterator::count);
+    fs::read_dir(dir.join("backup")).map_or(0, |all| all.flatten().filter(|one| segments(one.path()) > 0).count())
+}
+
+fn until(program: &Program, what: &str, done: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < PATIENCE, "{what}: {}", program.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// F110: threads do not grow with databases, and of those that nobody writes to
+/// one descriptor each is held.
+#[test]
+fn idle_databases_cost_one_descriptor_each_and_no_thread() {
+    const COUNT: usize = 200;
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("tenants")).unwrap();
+    let apps = databases(&dir.path().join("tenants"), COUNT);
+    let program = Program::start(dir.path(), "");
+    until(&program, "all are uploaded", || segments(dir.path()) == COUNT);
+    until(&program, "all are left alone", || program.open_files() < COUNT + 50);
+    assert!(program.status("Threads:") < 40, "{}", program.status("Threads:"));
+    insert(&apps[7].1, 1);
+    let backup = dir.path().join("backup/tenant00007.db/ltx/0");
+    until(&program, "a commit is noticed", || fs::read_dir(&backup).unwrap().count() > 1);
+    drop(apps);
+    program.terminate();
+}
+
+/// F105: too few descriptors are not missing files: nothing is given up or begun
+/// anew for want of them, and with enough all goes on.
+#[test]
+fn without_descriptors_nothing_is_taken_for_missing() {
+    const COUNT: usize = 100;
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("tenants")).unwrap();
+    let apps = databases(&dir.path().join("tenants"), COUNT);
+    let program = Program::start(dir.path(), "");
+    until(&program, "all are uploaded", || segments(dir.path()) == COUNT);
+    program.terminate();
+    apps.iter().for_each(|(_, app)| insert(app, 1));
+    let program = Program::start(dir.path(), "ulimit -n 64;");
+    until(&program, "it is felt", || {
+        program.log().contains("sync error") || program.log().contains("cannot look into")
+    });
+    std::thread::sleep(Duration::from_secs(2));
+    let log = program.log();
+    for wrong in ["removed database", "new generation", "does not exist", "cannot be trusted", "are gone", "panicked"] {
+        assert!(!log.contains(wrong), "{wrong}: {log}");
+    }
+    drop(program);
+    let program = Program::start(dir.path(), "");
+    let moved = |n: usize| fs::read_dir(dir.path().join(format!("backup/tenant{n:05}.db/ltx/0"))).unwrap().count() > 1;
+    until(&program, "all go on", || (0..COUNT).all(moved));
+    assert!(!program.log().contains("new generation"), "{}", program.log());
+    program.terminate();
+}
