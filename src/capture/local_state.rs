@@ -55,25 +55,28 @@ impl LocalState {
         let mut header = Vec::new();
         log.by_ref().take(WAL_HEADER_SIZE).read_to_end(&mut header)?;
         let page_size = state.identity.page_size;
-        match WalHeader::parse(&header) {
-            Some(header) if header.salts == cursor.salts && header.page_size == page_size => {}
-            _ => return Ok(None),
-        }
-        log.seek(SeekFrom::Start(frame_end(cursor.frame, page_size)))?;
+        let Some(header) = WalHeader::parse(&header).filter(|header| header.page_size == page_size) else {
+            return Ok(None);
+        };
+        // Whatever a later run of the log holds came after what was captured.
+        let same_run = header.salts == cursor.salts;
+        let captured = if same_run { cursor.frame } else { 0 };
+        log.seek(SeekFrom::Start(frame_end(captured, page_size)))?;
         let mut log = BufReader::new(log);
-        let mut scanner = match cursor.frame {
-            0 => Scanner::at_start(&WalHeader::parse(&header).expect("parsed above")),
+        let mut scanner = match captured {
+            0 => Scanner::at_start(&header),
             frame => Scanner::resume(page_size, cursor.big_endian, cursor.salts, frame, cursor.chain),
         };
         let size = frame_end(1, page_size) - frame_end(0, page_size);
-        let mut committed = cursor.frame;
+        let mut committed = captured;
         loop {
             let mut frame = Vec::new();
             log.by_ref().take(size).read_to_end(&mut frame)?;
             match scanner.push(&frame) {
                 Some(frame) if frame.commit.is_some() => committed = frame.number,
                 Some(_) => {}
-                None => return Ok(Some(committed - cursor.frame)),
+                // Another run without commits tells nothing about the end of the one before.
+                None => return Ok(Some(committed - captured).filter(|frames| same_run || *frames > 0)),
             }
         }
     }

@@ -262,13 +262,10 @@ fn a_day(client: PathBuf, daemon: &Path) {
     assert_eq!(keys.as_object().unwrap().keys().collect::<Vec<_>>(), ["status", "db_path", "state", "txid", "socket"]);
     assert_eq!((&keys["status"], &keys["state"]), (&json!("started"), &json!("running")));
     assert_eq!(stage.lines(&["start", &a]), state("already_running", "running"));
+    // The original (0.5.17) does not notice what was committed and checkpointed while it had the database closed.
     if *daemon == ours() {
         stage.arrives("ra", 5);
     }
-    // The original overlooks what was committed and checkpointed while it had the database closed, until the next commit.
-    sql(&stage.path("a.db"), "INSERT INTO t VALUES (6)");
-    stage.fine(&["sync", "-wait", &a]);
-    stage.arrives("ra", 6);
 
     let url = format!("file://{}", stage.text("rb"));
     let registered = |status: &str| {
