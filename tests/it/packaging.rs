@@ -230,7 +230,7 @@ fn bash_completes_commands_flags_and_files() {
         assert!(done.status.success() && done.stderr.is_empty(), "{}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8(done.stdout).unwrap().split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ")
     };
-    assert_eq!(complete(&["re"]), "replicate restore");
+    assert_eq!(complete(&["rest"]), "restore");
     assert_eq!(complete(&["help", "replic"]), "replicate");
     assert_eq!(complete(&["replicate", "-exec"]), "-exec -exec-exit-code");
     assert_eq!(complete(&["restore", "-o", "so"]), "some file.db");
