@@ -68,6 +68,7 @@ impl App {
             Some("convert") => self.convert(number(1)),
             Some("hold") => self.hold(),
             Some("hang") => self.hang(number(1)),
+            Some("tear") => self.tear(),
             Some("release") => self.release(),
             other => panic!("unknown command {other:?}"),
         };
@@ -315,6 +316,24 @@ impl App {
         let begun =
             self.db()?.execute_batch("PRAGMA cache_size=2; BEGIN IMMEDIATE").and_then(|()| self.insert_each(40));
         self.tolerate(begun)
+    }
+
+    /// One flipped bit in the second copy of the wal-index header, as if this process
+    /// had not got to the first one yet. Only who has the write lock writes there. It
+    /// is to be killed now: until then it keeps the lock.
+    fn tear(&mut self) -> Outcome {
+        use std::os::unix::fs::FileExt;
+        const CHANGE_COUNTER_2: u64 = 48 + 8;
+        self.db()?.execute_batch("BEGIN IMMEDIATE")?;
+        let index = PathBuf::from(format!("{}-shm", self.path.display()));
+        let Ok(file) = std::fs::File::options().read(true).write(true).open(index) else { return Ok(()) };
+        let mut byte = [0];
+        if file.read_exact_at(&mut byte, CHANGE_COUNTER_2).is_ok() {
+            file.write_all_at(&[byte[0] ^ 1], CHANGE_COUNTER_2).expect("the index can be written");
+        }
+        // Closing it would give up the locks.
+        std::mem::forget(file);
+        Ok(())
     }
 
     fn release(&mut self) -> Outcome {

@@ -143,7 +143,7 @@ impl Stage {
                 std::thread::sleep(after);
                 self.databases[database].leave_all()
             }
-            Action::Tear(database) => self.databases[database].tear(),
+            Action::Tear(database) => self.databases[database].tear(&self.dir),
             Action::Hold(database) => self.databases[database].app(&self.dir)?.obey("hold"),
             Action::Hang { database, seed } => self.alone(database)?.obey(&format!("hang {seed}")),
             Action::Release(database) => self.databases[database].release(),
@@ -324,16 +324,13 @@ impl Database {
         }
     }
 
-    /// One flipped bit in the second copy of the header: the writer that wrote it
-    /// never got to the first. The commit it was publishing is in the log, or not.
-    fn tear(&mut self) -> Result<(), String> {
-        use std::os::unix::fs::FileExt;
-        const CHANGE_COUNTER_2: u64 = 48 + 8;
-        let index = oracle::with_suffix(&self.path, "-shm");
-        let Ok(file) = std::fs::File::options().read(true).write(true).open(index) else { return Ok(()) };
-        let mut byte = [0];
-        if file.read_exact_at(&mut byte, CHANGE_COUNTER_2).is_ok() {
-            file.write_all_at(&[byte[0] ^ 1], CHANGE_COUNTER_2).map_err(|error| error.to_string())?;
+    /// A writer dies between the two copies of the header of the wal-index. The
+    /// commit it was publishing is in the log, or not.
+    fn tear(&mut self, dir: &Path) -> Result<(), String> {
+        if oracle::with_suffix(&self.path, "-shm").exists() {
+            let mut writer = App::start(&self.path, &dir.join("app.log"))?;
+            writer.obey("tear")?;
+            writer.kill();
             self.unpublished = true;
         }
         Ok(())
