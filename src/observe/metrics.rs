@@ -1,7 +1,7 @@
 //! What Prometheus reads. Pure: facts and numbers in, text out.
 //!
 //! Where there are many databases they are shown as one, so that the text stays
-//! small: sums, or the worst, as [`FAMILIES`](super::FAMILIES) says.
+//! small: sums, or the worst, as [`FAMILIES`] says.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -21,7 +21,7 @@ use crate::types::Timestamp;
 /// Whether databases have series of their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Detail {
-    /// Up to [`MANY`] databases.
+    /// Up to a thousand databases.
     #[default]
     Auto,
     /// Always.

@@ -7,6 +7,7 @@ mod daemon;
 pub(crate) mod moto;
 pub(crate) mod server;
 mod store;
+mod throughput;
 
 pub(crate) use server::{BUCKET, Faults, Server};
 
