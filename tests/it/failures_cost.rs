@@ -7,6 +7,7 @@ use std::time::Duration;
 use brooklet::ltx::Encoding;
 use brooklet::replica::Replica;
 use brooklet::storage::{Counted, Counts, MemoryStorage, Operation};
+use brooklet::upkeep::{Now, Policy, Retention, Stepped, Stop, Upkeep};
 use brooklet::upload::{Advanced, Uploader};
 
 use crate::capture::Rig;
@@ -69,6 +70,41 @@ async fn each_commit_costs_one_request_and_an_idle_day_none() {
         hour,
         "and who looks all the same asks nothing"
     );
+}
+
+/// F85: with merging, snapshots and retention as they are by default, the hour
+/// needs a put for each merge more, and still no listing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_hour_of_commits_with_upkeep_needs_no_listing() {
+    const HOUR: u64 = 3600;
+    let (mut rig, app) = Rig::new(&format!("PRAGMA synchronous=OFF; {TABLE}"));
+    let (replica, counts) = counted();
+    let mut uploader = Uploader::new(replica.clone(), Encoding::Block, 0);
+    let policy = Policy { retention: Some(Retention::default()), ..Policy::default() };
+    let minutes = |n: u64| Duration::from_secs(60 * n);
+    assert_eq!(policy.levels, [Duration::from_secs(30), minutes(5), minutes(60)], "what is counted below");
+    let mut upkeep = Upkeep::new(replica.clone(), uploader.shelf().clone(), policy, "r", Stop::default());
+    let mut time = Pretend::new();
+    insert(&app, 1);
+    rig.capture();
+    ship(&mut uploader, &mut rig).await;
+    let opened = Operation::ALL.map(|operation| counts.of(operation).requests);
+    let mut worked = 0;
+    for second in 0..HOUR {
+        insert(&app, 1);
+        time.pass(&mut rig.followed, seconds(1));
+        ship(&mut uploader, &mut rig).await;
+        let now = Now { elapsed: Duration::from_secs(second), wall: time.wall().into() };
+        while upkeep.step(now).await.unwrap() == Stepped::Worked {
+            worked += 1;
+        }
+    }
+    let [list, _, put, delete] = [0, 1, 2, 3].map(|at| counts.of(Operation::ALL[at]).requests - opened[at]);
+    assert_eq!(list, 0);
+    assert!(worked > 120, "{worked} steps: upkeep was at work");
+    assert_eq!(delete, 0, "the grace is an hour, too");
+    let merges = 120 + 12 + 1;
+    assert!((HOUR..=HOUR + merges + 2).contains(&put), "{put} puts");
 }
 
 /// F85: the same of the whole daemon, for as long as a test can wait: it looks

@@ -3,6 +3,8 @@
 
 use std::fs;
 
+use brooklet::config::{Config, Environment};
+
 use crate::s3_commands::{Ended, Rig};
 
 /// Every planted secret has this in it, so that one search finds all.
@@ -72,6 +74,32 @@ fn secrets_of_the_config_and_the_environment_do_not_come_out() {
             }
         }
     }
+}
+
+/// What a panic prints of settings is what `Debug` makes of them.
+#[test]
+fn secrets_do_not_come_out_of_a_panic() {
+    let text = format!(
+        "addr: ':0'\naddr-token: hunter-page\nage: {{identities: [AGE-SECRET-KEY-hunter]}}\n\
+         webhook: {{url: 'http://u:hunter-hook@localhost/', headers: {{Authorization: hunter-webhook}}}}\n\
+         dbs:\n  - path: app.db\n    replicas:\n      - type: s3\n        bucket: b\n        \
+         access-key-id: id\n        secret-access-key: hunter-key\n        session-token: hunter-own-token\n        \
+         sse-customer-key: {CUSTOMER_KEY}\n        headers: {{X-Proxy: hunter-header}}\n      \
+         - url: 's3://id:hunter-url@b/p'\n"
+    );
+    let (send, said) = std::sync::mpsc::channel();
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| drop(send.send(panic.to_string()))));
+    let ended = std::thread::spawn(move || {
+        let config = Config::parse(&text, &Environment::default());
+        let replicas = config.iter().flat_map(|config| config.databases()).flatten().flat_map(|d| d.replicas.clone());
+        panic!("{:#?} {config:#?} {:#?}", replicas.collect::<Vec<_>>(), config.as_ref().map(|config| &config.global));
+    });
+    ended.join().unwrap_err();
+    std::panic::set_hook(hook);
+    let said: String = said.iter().collect();
+    assert!(said.contains("app.db"), "the settings are shown: {said}");
+    silent(&Ended { code: None, stdout: said, stderr: String::new() }, "a panic");
 }
 
 #[test]
