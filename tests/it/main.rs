@@ -59,6 +59,7 @@ mod restore;
 mod running;
 mod s3;
 mod s3_commands;
+mod s3_takeover;
 mod scale;
 mod secrets;
 mod service_docs;

@@ -46,7 +46,7 @@ impl Rig {
         self.sql_in("app.db", sql)
     }
 
-    fn sql_in(&self, name: &str, sql: &str) -> String {
+    pub(crate) fn sql_in(&self, name: &str, sql: &str) -> String {
         let done = Command::new("sqlite3").arg(self.path(name)).arg(sql).output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8(done.stdout).unwrap().trim().to_owned()
