@@ -31,6 +31,21 @@ const LOOKS: u32 = 200;
 /// A wake-up nearer than this needs no watch.
 const NEAR: Duration = Duration::from_millis(60);
 
+/// A commit is published in the wal-index after its last write to the log, and that is no event: with
+/// `synchronous=FULL` the log is flushed in between. So the last event is followed by a few looks, this long after it.
+const AFTER_EVENT: [Duration; 5] = [
+    Duration::from_millis(5),
+    Duration::from_millis(20),
+    Duration::from_millis(80),
+    Duration::from_millis(320),
+    Duration::from_millis(1280),
+];
+
+/// The next look after an event that nothing may follow.
+fn after_event(event: Option<Instant>, now: Instant) -> Option<Instant> {
+    AFTER_EVENT.iter().map(|after| event.map(|event| event + *after)).find(|at| at.is_some_and(|at| at > now)).flatten()
+}
+
 /// How long a database is not looked at that nobody wakes.
 fn poll(parked: bool, events: bool, databases: usize) -> Duration {
     let alone = match (parked, events) {
@@ -72,6 +87,8 @@ pub(super) struct Source {
 struct Events {
     /// Commits found by polling although a watch was set, since the last event.
     missed: u32,
+    /// The last one.
+    last: Option<Instant>,
 }
 
 impl Events {
@@ -147,8 +164,8 @@ impl Entry {
         }
         let mut stepped = self.step_once(shared, &mut database);
         let found_something = stepped.again.is_some_and(|at| at <= Instant::now() + NEAR);
-        self.judge_events(watched, found_something);
         let now = Instant::now();
+        let echo = self.judge_events(watched, found_something, now);
         let far = stepped.again.is_none_or(|at| at > now + NEAR);
         let mut events = true;
         if stepped.live && far {
@@ -169,7 +186,7 @@ impl Entry {
         }
         let poll = poll(stepped.parked, events, shared.table.count());
         let at = match (stepped.live, stepped.again) {
-            (true, again) => [again, database.park_at().filter(|at| *at > now)]
+            (true, again) => [again, echo, database.park_at().filter(|at| *at > now)]
                 .into_iter()
                 .flatten()
                 .min()
@@ -249,11 +266,13 @@ impl Entry {
         }
     }
 
-    fn judge_events(&self, watched: Watched, found_something: bool) {
+    /// When to look again because of an event.
+    fn judge_events(&self, watched: Watched, found_something: bool, now: Instant) -> Option<Instant> {
         let mut events = self.events.lock().expect("no holder of this lock panics");
+        let expected = events.last.is_some_and(|last| now < last + AFTER_EVENT[AFTER_EVENT.len() - 1] + NEAR);
         match watched {
-            Watched::Fired => events.missed = 0,
-            Watched::Quiet if found_something => {
+            Watched::Fired => (events.missed, events.last) = (0, Some(now)),
+            Watched::Quiet if found_something && !expected => {
                 events.missed = events.missed.saturating_add(1);
                 if events.missed == Events::TOLERATED + 1 {
                     tracing::warn!(
@@ -264,12 +283,25 @@ impl Entry {
             }
             Watched::Quiet | Watched::Not => {}
         }
+        after_event(events.last, now)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_is_followed_by_a_few_looks() {
+        let event = Instant::now();
+        let (mut now, mut looks) = (event, Vec::new());
+        while let Some(at) = after_event(Some(event), now) {
+            looks.push(at - event);
+            now = at;
+        }
+        assert_eq!(looks, AFTER_EVENT);
+        assert_eq!(after_event(None, event), None);
+    }
 
     /// F110: ten thousand databases are not looked at every five seconds each.
     #[test]

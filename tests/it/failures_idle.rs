@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
+use brooklet::storage::MemoryStorage;
 use rusqlite::Connection;
 
 use crate::capture::Rig;
 use crate::pretend::{Pretend, bytes_read, millis, seconds};
+use crate::running::{database, follow, replica_in, stop, wait_for};
 
 const TABLE: &str = "PRAGMA synchronous=OFF; CREATE TABLE t(id INTEGER PRIMARY KEY, x BLOB)";
 
@@ -110,4 +113,24 @@ fn an_idle_day_costs_nothing() {
     assert_eq!(rig.followed.position(), position);
     assert_eq!(rig.followed.counters(), counters);
     assert!(read < 4096, "{read} bytes");
+}
+
+/// With `synchronous=FULL` a commit is published after the last write to the log, which is the last event. It is found
+/// all the same, and not only when the daemon looks by itself, every five seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_commit_that_is_flushed_before_it_is_published_is_noticed() {
+    const COMMITS: u32 = 6;
+    let dir = tempfile::tempdir().unwrap();
+    let (path, app) = database(dir.path(), TABLE);
+    app.execute_batch("PRAGMA synchronous=FULL").unwrap();
+    let replica = replica_in(Arc::new(MemoryStorage::new()), "r");
+    let daemon = follow(&path, &[&replica]).await;
+    let begun = Instant::now();
+    for _ in 0..COMMITS {
+        let batch = daemon.board().read()[0].captured.unwrap().batch;
+        insert(&app, 1, 10);
+        wait_for(&daemon, "the commit is captured", |f| f.captured.unwrap().batch > batch).await;
+    }
+    assert!(begun.elapsed() < COMMITS * Duration::from_millis(2500), "{:?}", begun.elapsed());
+    stop(daemon).await;
 }
