@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     fn directory(entry: &str) -> Directory {
-        let environment = Environment { working_dir: "/work".into(), ..Environment::default() };
+        let environment = Environment { working_dir: "/srv".into(), ..Environment::default() };
         let config = Config::parse(&format!("dbs: [{{{entry}}}]"), &environment).unwrap();
         config.runnable().unwrap();
         config.directories()[0].clone()
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_wrong_pattern_is_refused() {
-        let environment = Environment { working_dir: "/work".into(), ..Environment::default() };
+        let environment = Environment { working_dir: "/srv".into(), ..Environment::default() };
         let config = Config::parse("dbs: [{dir: /d, pattern: '[', replica: {path: r}}]", &environment).unwrap();
         let message = config.runnable().unwrap_err().to_string();
         assert!(message.contains("dbs[/d].pattern: syntax error in pattern (got \"[\")"), "{message}");

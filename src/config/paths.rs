@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     fn environment() -> Environment {
-        Environment { working_dir: "/work/here".into(), home: Some("/home/ann".into()), ..Environment::default() }
+        Environment { working_dir: "/srv/here".into(), home: Some("/home/ann".into()), ..Environment::default() }
     }
 
     #[test]
@@ -57,15 +57,15 @@ mod tests {
             ("/a/b", "/a/b"),
             ("/a/./b//c/", "/a/b/c"),
             ("/a/../../b", "/b"),
-            ("b", "/work/here/b"),
-            ("../b", "/work/b"),
-            ("./b/../c", "/work/here/c"),
-            (".", "/work/here"),
+            ("b", "/srv/here/b"),
+            ("../b", "/srv/b"),
+            ("./b/../c", "/srv/here/c"),
+            (".", "/srv/here"),
             ("~", "/home/ann"),
             ("~/x", "/home/ann/x"),
-            ("~bob/x", "/work/here/~bob/x"),
+            ("~bob/x", "/srv/here/~bob/x"),
             ("/~/x", "/~/x"),
-            ("a/~", "/work/here/a/~"),
+            ("a/~", "/srv/here/a/~"),
         ];
         for (path, expected) in cases {
             assert_eq!(absolute(Path::new(path), &environment()), PathBuf::from(expected), "{path}");
@@ -74,7 +74,7 @@ mod tests {
             assert_eq!(clean(Path::new(path)), PathBuf::from(expected), "{path}");
         }
         let homeless = Environment { home: None, ..environment() };
-        assert_eq!(absolute(Path::new("~/x"), &homeless), PathBuf::from("/work/here/~/x"));
+        assert_eq!(absolute(Path::new("~/x"), &homeless), PathBuf::from("/srv/here/~/x"));
     }
 
     #[test]
@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(config_path(None, &env), PathBuf::from(DEFAULT_CONFIG));
         env.variables.insert("LITESTREAM_CONFIG".into(), "~/l.yml".into());
         assert_eq!(config_path(None, &env), PathBuf::from("/home/ann/l.yml"));
-        assert_eq!(config_path(Some(Path::new("c.yml")), &env), PathBuf::from("/work/here/c.yml"));
+        assert_eq!(config_path(Some(Path::new("c.yml")), &env), PathBuf::from("/srv/here/c.yml"));
         env.variables.insert("LITESTREAM_CONFIG".into(), String::new());
         assert_eq!(config_path(None, &env), PathBuf::from(DEFAULT_CONFIG));
     }

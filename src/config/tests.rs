@@ -10,7 +10,7 @@ fn environment() -> Environment {
     Environment {
         variables: variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
         pid: 1,
-        working_dir: "/work".into(),
+        working_dir: "/srv".into(),
         home: Some("/home/ann".into()),
     }
 }
@@ -145,9 +145,9 @@ dbs:
     assert_eq!(a.replicas.iter().map(|replica| replica.create_only).collect::<Vec<_>>(), [true, true, false]);
     let places: Vec<_> = a.replicas.iter().map(|replica| replica.backend.clone()).collect();
     let file = |dirs: &[&str]| Backend::File { directories: dirs.iter().map(PathBuf::from).collect() };
-    assert_eq!(places, [file(&["/home/ann/r1"]), file(&["/r%202", "/r 2"]), file(&["/work/r3"])]);
+    assert_eq!(places, [file(&["/home/ann/r1"]), file(&["/r%202", "/r 2"]), file(&["/srv/r3"])]);
 
-    assert_eq!(databases[1].path, Path::new("/work/b.db"));
+    assert_eq!(databases[1].path, Path::new("/srv/b.db"));
     assert_eq!(databases[1].replicas[0].sync_interval, secs(2));
 }
 
@@ -320,26 +320,26 @@ fn mistakes_are_refused_with_the_words_people_know() {
         ),
         ("dbs: [{path: x, replicas: [{name: a, path: b}, {name: a, path: c}]}]", "duplicate replica name: \"a\""),
         (
-            "dbs: [{path: x, replica: {path: b}}, {path: /work/./x, replica: {path: c}}]",
-            "database configured twice: /work/x: give each path one entry",
+            "dbs: [{path: x, replica: {path: b}}, {path: /srv/./x, replica: {path: c}}]",
+            "database configured twice: /srv/x: give each path one entry",
         ),
         (
             "dbs: [{path: x, replica: {path: b, sync-interval: 0s}}]",
-            "dbs[/work/x].replica.sync-interval: sync interval must be greater than 0 (got 0s)",
+            "dbs[/srv/x].replica.sync-interval: sync interval must be greater than 0 (got 0s)",
         ),
         (
             "dbs: [{path: x, replicas: [{path: b, sync-interval: -1s}]}]",
-            "dbs[/work/x].replicas[0].sync-interval: sync interval must be greater than 0 (got -1s)",
+            "dbs[/srv/x].replicas[0].sync-interval: sync interval must be greater than 0 (got -1s)",
         ),
         ("sync-interval: 0", "sync-interval: sync interval must be greater than 0 (got 0s)"),
         (
             "dbs: [{path: x, min-checkpoint-page-count: 0, replica: {path: b}}]",
-            "dbs[/work/x].min-checkpoint-page-count: minimum checkpoint page count required, \
+            "dbs[/srv/x].min-checkpoint-page-count: minimum checkpoint page count required, \
              and below 4294967296 (got 0)",
         ),
         (
             "dbs: [{path: x, monitor-interval: 0s, replica: {path: b}}]",
-            "dbs[/work/x].monitor-interval: monitor interval must be greater than 0 (got 0s)",
+            "dbs[/srv/x].monitor-interval: monitor interval must be greater than 0 (got 0s)",
         ),
         (
             "dbs: [{path: x, ltx-encoding: zip, replica: {path: b, ltx-encoding: zip}}]",
@@ -369,7 +369,7 @@ fn mistakes_are_refused_with_the_words_people_know() {
         ("snapshot: {retention: -1h}", "snapshot.retention: snapshot retention must be greater than 0 (got -1h0m0s)"),
         (
             "dbs: [{path: b, snapshot: {interval: 0s}, replica: {path: b}}]",
-            "dbs[/work/b].snapshot.interval: snapshot interval must be greater than 0 (got 0s)",
+            "dbs[/srv/b].snapshot.interval: snapshot interval must be greater than 0 (got 0s)",
         ),
         ("l0-retention: -1s", "l0-retention: l0 retention must not be negative (got -1s)"),
         (
@@ -450,7 +450,7 @@ fn one_broken_database_does_not_hide_another() {
 #[test]
 fn databases_are_found_by_any_spelling_of_their_path() {
     let config = parsed("dbs: [{path: ~/a.db, replica: {path: r}}, {path: b.db, replica: {path: r2}}]");
-    for path in ["~/a.db", "/home/ann/a.db", "/home/ann/../ann/a.db", "b.db", "./b.db", "/work/b.db"] {
+    for path in ["~/a.db", "/home/ann/a.db", "/home/ann/../ann/a.db", "b.db", "./b.db", "/srv/b.db"] {
         assert!(config.database(Path::new(path), &environment()).is_ok(), "{path}");
     }
 }
@@ -462,7 +462,7 @@ fn what_is_not_built_is_refused_when_it_is_run() {
     assert!(dir.directories()[0].watch && !dir.directories()[0].recursive);
     assert!(dir.runnable().unwrap().is_empty());
     let one = dir.database(Path::new("~/dbs/a.db"), &environment()).unwrap();
-    assert_eq!(one.replicas[0].backend, Backend::File { directories: vec!["/work/r/a.db".into()] });
+    assert_eq!(one.replicas[0].backend, Backend::File { directories: vec!["/srv/r/a.db".into()] });
     assert!(dir.database(Path::new("~/dbs/a.sqlite"), &environment()).is_err());
 }
 
@@ -471,7 +471,7 @@ fn a_database_can_be_given_on_the_command_line() {
     let urls = ["file:///r1".to_owned(), "file:///r2".to_owned(), "s3://b".to_owned()];
     let config = Config::direct(Path::new("a.db"), &urls, &environment()).unwrap();
     let database = &config.databases().unwrap()[0];
-    assert_eq!(database.path, Path::new("/work/a.db"));
+    assert_eq!(database.path, Path::new("/srv/a.db"));
     let names: Vec<_> = database.replicas.iter().map(|replica| replica.name.as_str()).collect();
     assert_eq!(names, ["file", "file-2", "s3"]);
     let wrong = |url: &str| Config::direct(Path::new("a"), &[url.to_owned()], &environment()).unwrap_err().to_string();

@@ -426,12 +426,12 @@ mod tests {
             "busy"
         }
 
-        async fn list(&self, _: &Key, _: Option<&Key>) -> Result<Vec<Object>> {
-            unimplemented!("no test lists")
+        async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Vec<Object>> {
+            self.memory.list(prefix, after).await
         }
 
-        async fn get(&self, _: &Key, _: Range<u64>) -> Result<Bytes> {
-            unimplemented!("no test reads")
+        async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
+            self.memory.get(key, range).await
         }
 
         async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<()> {
@@ -444,8 +444,8 @@ mod tests {
             self.memory.put(key, body, options).await
         }
 
-        async fn delete(&self, _: &[Key]) -> Result<()> {
-            unimplemented!("no test deletes")
+        async fn delete(&self, keys: &[Key]) -> Result<()> {
+            self.memory.delete(keys).await
         }
     }
 

@@ -6,7 +6,7 @@ use crate::config::{Backend, Config, ReplicaSettings};
 fn environment(variables: &[(&str, &str)]) -> Environment {
     Environment {
         variables: variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
-        working_dir: "/work".into(),
+        working_dir: "/srv".into(),
         home: Some("/home/ann".into()),
         ..Environment::default()
     }
