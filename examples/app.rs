@@ -350,13 +350,15 @@ impl App {
 
     fn schema(&mut self) -> Outcome {
         let n = self.rng.below(3);
-        let drop_it = self.rng.percent(50);
-        self.db()?.execute_batch(&match drop_it {
-            true => format!("DROP TABLE IF EXISTS extra{n}"),
-            false => format!(
+        if self.rng.percent(50) {
+            return self.db()?.execute_batch(&format!("DROP TABLE IF EXISTS extra{n}"));
+        }
+        // In one transaction: another process may drop it the moment after.
+        self.in_one(|app| {
+            app.db()?.execute_batch(&format!(
                 "CREATE TABLE IF NOT EXISTS extra{n}(a, b, PRIMARY KEY(a, b)) WITHOUT ROWID;
                  INSERT OR IGNORE INTO extra{n} SELECT k, id FROM t"
-            ),
+            ))
         })
     }
 
