@@ -64,7 +64,7 @@ impl Default for Upkeep {
             keep: Keep::default(),
             verify: false,
             audit_interval: DAY,
-            max_segments: 256,
+            max_segments: 0,
         }
     }
 }
