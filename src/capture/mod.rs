@@ -165,21 +165,34 @@ impl Database {
         self.live.as_ref().map(|live| Position::of(live.state())).or(parked).or(self.last)
     }
 
-    /// When it may be left alone, should nothing happen until then.
-    pub fn park_at(&self) -> Option<Instant> {
-        let Parking { after, among } = self.options.parking?;
+    /// Whether its files are open.
+    pub fn is_live(&self) -> bool {
+        self.live.is_some()
+    }
+
+    /// Whether the next step would open its files.
+    pub fn wants_in(&self, now: Instant) -> bool {
+        let rests = self.parked.as_ref().is_some_and(|parked| !parked.has_changed());
+        self.live.is_none() && self.retry_at.map_or(!rests, |at| now >= at)
+    }
+
+    /// When it may be left alone, should nothing happen until then. `sooner`: others
+    /// need its place, and it is left alone after this time, whatever the options say.
+    pub fn park_at(&self, sooner: Option<Duration>) -> Option<Instant> {
         let since = self.live.as_ref()?.quiet_since()?;
-        if self.followed.count() < among {
-            return None;
-        }
-        since.checked_add(after.saturating_mul(1 << (2 * self.unproven).min(MOST_PATIENCE)))
+        let patience = self.options.parking.filter(|parking| self.followed.count() >= parking.among).map(|parking| {
+            let unproven = (2 * self.unproven).min(MOST_PATIENCE);
+            parking.after.saturating_mul(1 << unproven)
+        });
+        since.checked_add(patience.into_iter().chain(sooner).min()?)
     }
 
     /// Leaves the database alone: gives up everything but the claim on its local
-    /// state until its files change. Not while anything is not captured; the caller
-    /// makes sure that nothing is on its way to a replica.
-    pub fn park(&mut self, now: Instant, wall: SystemTime) -> bool {
-        if self.park_at().is_none_or(|at| now < at) {
+    /// state until its files change. Not before [`Database::park_at`], and not while
+    /// anything is not captured; the caller makes sure that nothing is on its way to
+    /// a replica.
+    pub fn park(&mut self, now: Instant, wall: SystemTime, sooner: Option<Duration>) -> bool {
+        if self.park_at(sooner).is_none_or(|at| now < at) {
             return false;
         }
         let Some(Ok(Some(parked))) = self.live.as_mut().map(|live| live.park(wall)) else { return false };

@@ -94,7 +94,7 @@ async fn replicate(
 ) -> Result<(), CliError> {
     // Before anything is started, so that no signal finds the default behaviour.
     let mut signals = Signals::new()?;
-    allow_many_files();
+    let open_files = allow_many_files();
     let hangups = signal(SignalKind::hangup()).map_err(CliError::failed)?;
     let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
     let settings = Settings {
@@ -102,6 +102,7 @@ async fn replicate(
         stopping_retry: config.global.shutdown_sync_interval,
         spool_max_bytes: config.global.spool_max_bytes,
         disk_free_floor: config.global.disk_free_floor,
+        open_files,
         ..Settings::default()
     };
     let source = match &options.job {
@@ -178,14 +179,20 @@ async fn replicate(
     Ok(())
 }
 
-/// Each followed database has some files open: as many are allowed as the system grants without asking.
-fn allow_many_files() {
+/// Each followed database has some files open: as many are allowed as the system
+/// grants without asking. How many those are; `None`: any number.
+fn allow_many_files() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current != maximum
-        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
-    {
-        tracing::debug!(error = error.to_string(), "the limit on open files stays as it is");
+    if current == maximum {
+        return current;
+    }
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => maximum,
+        Err(error) => {
+            tracing::debug!(error = error.to_string(), "the limit on open files stays as it is");
+            current
+        }
     }
 }
 

@@ -75,6 +75,7 @@ async fn let_go(shared: Arc<Shared>, entry: Arc<Entry>) {
         shared.watch.disarm(&database.options().log_path());
         shared.clock.set(entry.id, None);
         database.close();
+        entry.makes_room(&shared);
         // If this took so long that the next run has begun, its alarm was just taken away.
         shared.queue.push(entry.id);
     });

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch as signal;
 
+use super::room::{self, Entered};
 use super::shipping::Shipping;
 use super::upkeep::Keeper;
 use super::watch::Watched;
@@ -157,6 +158,9 @@ impl Entry {
         if self.is_closing() {
             return;
         }
+        if database.wants_in(Instant::now()) && !self.enters(shared) {
+            return;
+        }
         let log_path = database.options().log_path();
         let watched = shared.watch.disarm_fired(&log_path);
         if watched == Watched::Fired {
@@ -179,18 +183,19 @@ impl Entry {
                 events = false;
             }
         }
-        if stepped.live && !stepped.parked && self.may_park(shared, &database) && database.park(now, SystemTime::now())
-        {
+        let sooner = shared.room.is_tight().then_some(room::PATIENCE);
+        if stepped.live && !stepped.parked && self.may_park(shared) && database.park(now, SystemTime::now(), sooner) {
             // What came before it was left shows in its files, and what comes from now on is an event.
             stepped = self.step_once(shared, &mut database);
         }
         let poll = poll(stepped.parked, events, shared.table.count());
         let at = match (stepped.live, stepped.again) {
-            (true, again) => [again, echo, database.park_at().filter(|at| *at > now)]
-                .into_iter()
-                .flatten()
-                .min()
-                .map_or(Some(now + poll), |at| Some(at.min(now + poll))),
+            (true, again) => {
+                // One that may not be left alone yet, because of an upload, is asked again after the same time.
+                let leave = database.park_at(sooner).map(|at| sooner.map_or(at, |sooner| at.max(now + sooner)));
+                let soonest = [again, echo, leave.filter(|at| *at > now)].into_iter().flatten().min();
+                Some(soonest.map_or(now + poll, |at| at.min(now + poll)))
+            }
             (false, again) => {
                 shared.watch.disarm(&log_path);
                 again
@@ -199,14 +204,45 @@ impl Entry {
         shared.clock.set(self.id, at);
     }
 
-    /// Whether all that is captured is on every replica, so that nothing of the database is needed here.
-    fn may_park(&self, shared: &Shared, database: &Database) -> bool {
-        let nothing_waits = database.spool().is_none_or(|spool| spool.bytes() == 0);
+    /// Whether there is room to open its files. If not, it is called as soon as there is.
+    fn enters(&self, shared: &Shared) -> bool {
+        let (inside, ever) = match shared.room.enter(self.id, shared.table.count()) {
+            Entered::Inside => return true,
+            Entered::Turned => (Vec::new(), false),
+            Entered::First { inside, ever } => (inside, ever),
+        };
+        if ever {
+            tracing::warn!(
+                databases = shared.table.count(),
+                followed = inside.len(),
+                "the limit on open files is too low to follow all databases closely: one that rests for a second makes \
+                 room for another (raise the limit with \"ulimit -n\" or LimitNOFILE)"
+            );
+        }
+        inside.into_iter().for_each(|other| shared.queue.push(other));
+        shared.board.update(self.id, |facts| {
+            if facts.health != Health::Starting {
+                let reason = "it changes, and the limit on open files leaves no room to follow it now";
+                facts.health = Health::Broken(reason.to_owned());
+            }
+        });
+        shared.clock.set(self.id, Some(Instant::now() + PARKED_POLL));
+        false
+    }
+
+    /// Whether all that is captured is on every replica, so that no upload needs the database.
+    fn may_park(&self, shared: &Shared) -> bool {
         let well = |replica: &ReplicaFacts| replica.error.is_none() && !replica.fenced;
-        nothing_waits
-            && shared.board.read_one(self.id).is_some_and(|facts| {
-                facts.captured.is_some() && facts.behind().next().is_none() && facts.replicas.iter().all(well)
-            })
+        shared.board.read_one(self.id).is_some_and(|facts| {
+            facts.captured.is_some() && facts.behind().next().is_none() && facts.replicas.iter().all(well)
+        })
+    }
+
+    /// Its files are not open, or not any more.
+    pub(super) fn makes_room(&self, shared: &Shared) {
+        if let Some(next) = shared.room.leave(self.id) {
+            shared.queue.push(next);
+        }
     }
 
     /// A fault in the program: the database is let go and taken up anew, which
@@ -227,6 +263,10 @@ impl Entry {
 
     /// Records what capture knows and wakes the uploads if there is news.
     pub(super) fn pin_up(self: &Arc<Self>, shared: &Arc<Shared>, database: &mut Database, stepped: Option<&Stepped>) {
+        match database.is_live() {
+            true => shared.room.is_inside(self.id),
+            false => self.makes_room(shared),
+        }
         let position = database.position();
         let captured =
             position.map(|p| Captured { generation: p.generation, batch: p.point.seq.get(), timestamp: p.timestamp });

@@ -2,7 +2,8 @@
 //!
 //! A database is a value in a table. A few worker threads step those that have
 //! something to do; uploads are tasks that exist only while there is something
-//! to ship. An idle database costs its guard and one look every five seconds.
+//! to ship. An idle database costs its guard and one look every five seconds. How
+//! many are open at a time is bounded by the limit on open files.
 //!
 //! Stopping goes downstream: a last capture, a last upload, then a report of
 //! what is only local.
@@ -13,6 +14,7 @@ mod drill;
 mod entry;
 mod numbers;
 mod queue;
+mod room;
 mod shipping;
 mod sync;
 mod table;
@@ -36,6 +38,7 @@ use self::clock::Clock;
 use self::drill::Rehearsals;
 use self::entry::{Entry, Source};
 use self::queue::Queue;
+use self::room::Room;
 use self::table::{Slot, Table};
 use self::upkeep::Keeper;
 use self::watch::Watch;
@@ -86,6 +89,8 @@ pub struct Settings {
     pub spool_max_bytes: Option<u64>,
     /// Bytes of each file system that are to stay free; `None`: a small share of it.
     pub disk_free_floor: Option<u64>,
+    /// How many files this process may have open; `None`: as many as it likes.
+    pub open_files: Option<u64>,
 }
 
 impl Default for Settings {
@@ -96,6 +101,7 @@ impl Default for Settings {
             upkeep_jobs: 2,
             spool_max_bytes: None,
             disk_free_floor: None,
+            open_files: None,
         }
     }
 }
@@ -155,6 +161,7 @@ struct Shared {
     followed: Followed,
     queue: Arc<Queue>,
     clock: Clock,
+    room: Room,
     watch: Watch,
     runtime: tokio::runtime::Handle,
     stopping_retry: Duration,
@@ -182,6 +189,7 @@ impl Daemon {
             watch: Watch::new(&queue),
             queue,
             clock: Clock::default(),
+            room: Room::new(settings.open_files),
             runtime: tokio::runtime::Handle::current(),
             stopping_retry: settings.stopping_retry,
             started: Instant::now(),

@@ -35,9 +35,9 @@ fn rig() -> (Rig, Connection, Pretend) {
 
 /// Waits until it may be left alone, and does.
 fn park(rig: &mut Rig, time: &mut Pretend) {
-    assert!(!rig.followed.park(time.now(), time.wall()), "not yet");
+    assert!(!rig.followed.park(time.now(), time.wall(), None), "not yet");
     time.pass(&mut rig.followed, AFTER + seconds(20));
-    assert!(rig.followed.park(time.now(), time.wall()));
+    assert!(rig.followed.park(time.now(), time.wall(), None));
     assert!(time.event(&mut rig.followed).parked);
 }
 
