@@ -3,16 +3,20 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use brooklet::capture::{Base, BaseReader};
 use brooklet::ltx::Decoder;
+use brooklet::storage::{Body, MemoryStorage};
 use brooklet::types::{PageSize, Txid, TxidRange, lock_page};
 use rusqlite::Connection;
 
 use crate::capture::{Rig, consistent_copy};
-use crate::elsewhere::Elsewhere;
+use crate::elsewhere::{self, Elsewhere};
+use crate::fault::Trickle;
 use crate::pretend::{Pretend, seconds};
+use crate::running::{self, assert_restores, bases, job, rebuild, replica_in, stop, wait_for};
 
 const TABLE: &str = "PRAGMA synchronous=OFF; CREATE TABLE t(id INTEGER PRIMARY KEY, x BLOB)";
 
@@ -72,6 +76,56 @@ fn a_slowly_read_base_is_the_database_at_its_moment() {
         rig.capture();
         rig.assert_shadow_equals_source();
     }
+}
+
+/// F10: the first base of 9 MB goes over a line that takes a piece of it now and then,
+/// while one application writes at full speed from before the first look on, another one
+/// writes between any two pieces, and both checkpoint.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_base_that_takes_long_under_writes_connects_with_what_was_written_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, app) = running::database(dir.path(), running::TABLE);
+    app.execute_batch("BEGIN").unwrap();
+    insert(&app, 3000);
+    app.execute_batch("COMMIT").unwrap();
+    let line = Trickle::new(Arc::new(MemoryStorage::new()), |_, body| matches!(body, Body::Stream(_)));
+    let replica = replica_in(line.clone(), "r");
+    let mut other = Elsewhere::open(&path, seconds(60));
+    other.write_for(
+        seconds(4),
+        &[
+            "BEGIN IMMEDIATE",
+            "UPDATE t SET x = randomblob(2900) WHERE id % 500 = abs(random()) % 500",
+            "INSERT INTO t(x) VALUES (randomblob(5000))",
+            "DELETE FROM t WHERE id = abs(random()) % 3000",
+            "COMMIT",
+        ],
+    );
+    let daemon = running::start(vec![job(&path, &[&replica])]);
+    wait_for(&daemon, "it is taken up", |f| f.captured.is_some()).await;
+    app.busy_timeout(seconds(60)).unwrap();
+    let (mut pieces, deadline) = (0, Instant::now() + seconds(60));
+    while daemon.board().read()[0].replicas[0].txid.is_none() {
+        assert!(Instant::now() < deadline, "the base arrives: {:#?}", daemon.board().read());
+        let batch = daemon.board().read()[0].captured.unwrap().batch;
+        app.execute("UPDATE t SET x = randomblob(3100) WHERE id % 100 = ?1", [pieces % 100]).unwrap();
+        if pieces == 5 {
+            app.execute("DELETE FROM t WHERE id % 3 = 1", []).unwrap();
+        }
+        elsewhere::passive(&path);
+        wait_for(&daemon, "capture does not wait for the base", |f| f.captured.unwrap().batch > batch).await;
+        pieces += 1;
+        line.allow(1);
+    }
+    assert!(pieces > 8, "{pieces} pieces: {} asked for", line.asked());
+    line.allow(1000);
+    let written = other.written();
+    assert!(written.commits > 20 && written.refusals == 0, "{written:?}");
+    stop(daemon).await;
+    assert_eq!(bases(&replica).await, [1]);
+    // Every step of the history is proven, and SQLite finds nothing wrong with its end.
+    assert!(rebuild(&replica).await == consistent_copy(&path));
+    assert_restores(&replica, &path).await;
 }
 
 /// F9: a base holds exactly what its position says: what the segments up to

@@ -58,6 +58,42 @@ fn commits_that_leave_the_log_as_long_as_it_was_are_noticed() {
     assert!(counters.seals > 115 && counters.resyncs == 0, "every run is a restart: {counters:?}");
 }
 
+/// F6: the files' times stand still, as they do for two commits within one tick, or
+/// when the clock was set back: the log keeps its length and its time.
+#[test]
+fn commits_are_noticed_although_the_times_of_the_files_stand_still() {
+    let (mut rig, app) = Rig::new(TABLE);
+    let mut time = Pretend::new();
+    insert(&app, 40);
+    time.pass(&mut rig.followed, seconds(5));
+    rig.drain();
+    let length = std::fs::metadata(log_of(&rig.path)).unwrap().len();
+    for round in 0..60 {
+        set_times_back(&rig.path);
+        let before = rig.followed.position().unwrap().point.seq;
+        app.execute("UPDATE t SET x = randomblob(600) WHERE id = ?1", [round % 40 + 1]).unwrap();
+        set_times_back(&rig.path);
+        time.pass(&mut rig.followed, millis(1900));
+        assert!(rig.followed.position().unwrap().point.seq > before, "round {round}");
+        // Sometimes the log begins anew with the next commit, sometimes it goes on.
+        time.pass(&mut rig.followed, millis(if round % 3 == 0 { 20 } else { 1100 }));
+        rig.drain();
+        assert_eq!(std::fs::metadata(log_of(&rig.path)).unwrap().len(), length);
+    }
+    rig.assert_shadow_equals_source();
+    let counters = rig.followed.counters();
+    assert!(counters.seals > 30 && counters.resyncs == 0, "{counters:?}");
+}
+
+/// Gives a database and its log a time long ago, without opening them.
+pub(crate) fn set_times_back(path: &Path) {
+    let long_ago = rustix::fs::Timespec { tv_sec: 1_000_000_000, tv_nsec: 0 };
+    let times = rustix::fs::Timestamps { last_access: long_ago, last_modification: long_ago };
+    for file in [path, &log_of(path)] {
+        rustix::fs::utimensat(rustix::fs::CWD, file, &times, rustix::fs::AtFlags::empty()).unwrap();
+    }
+}
+
 /// F7: a writer in another process commits, its own checkpoints included, while
 /// ours come as often as they can: first at full speed, when a commit is always
 /// under way, then with pauses in which everything can be copied. 2 s instead of 5 min.

@@ -1,15 +1,21 @@
 //! What checkpoints may cost the application, and what bounds its log.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use brooklet::capture::checkpoint::Policy;
 use brooklet::capture::{Database, Followed, Options};
+use brooklet::storage::MemoryStorage;
+use brooklet::upkeep;
 use rusqlite::Connection;
 
 use crate::capture::Rig;
 use crate::elsewhere::Elsewhere;
+use crate::fault::Trickle;
 use crate::pretend::{Pretend, bytes_read, millis, seconds};
+use crate::running::{assert_restores, database, replica_in, start, stop};
+use crate::upkeep_daemon::{count, kept, listing_with};
 
 const TABLE: &str = "PRAGMA synchronous=OFF; CREATE TABLE t(id INTEGER PRIMARY KEY, x BLOB)";
 const ROW: &str = "INSERT INTO t(x) VALUES (randomblob(600))";
@@ -133,6 +139,46 @@ fn a_pinned_log_is_left_alone() {
     assert_eq!(rig.followed.counters().seals, before.seals + 1);
 }
 
+/// F33: a snapshot is under way for as long as the test wants; the log is copied and
+/// starts over all the same, because a snapshot is made of what is on the replica.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_takes_long_does_not_keep_the_log_from_starting_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, app) = database(dir.path(), crate::running::TABLE);
+    insert(&app, 100);
+    let line = Trickle::new(Arc::new(MemoryStorage::new()), |key, _| key.as_str().contains("/ltx/9/"));
+    let replica = replica_in(line.clone(), "r");
+    let policy = upkeep::Policy {
+        snapshots: upkeep::Snapshots { interval: millis(300), at: None },
+        ..upkeep::Policy::default()
+    };
+    let mut job = kept(&path, &[&replica], &policy);
+    job.capture.checkpoint = from(50);
+    let daemon = start(vec![job]);
+    let seals = || daemon.counters(daemon.databases()[0]).unwrap().seals;
+    let deadline = Instant::now() + seconds(60);
+    let write_until = async |what: &str, done: &dyn Fn() -> bool| {
+        let mut longest = 0;
+        while !done() {
+            assert!(Instant::now() < deadline, "{what}");
+            insert(&app, 5);
+            longest = longest.max(log_frames(&path));
+            tokio::time::sleep(millis(20)).await;
+        }
+        longest
+    };
+    write_until("a snapshot is begun", &|| line.asked() > 0).await;
+    let before = seals();
+    let longest = write_until("the log is sealed", &|| seals() >= before + 5).await;
+    // Twenty times what makes a checkpoint due; a busy machine gets some more.
+    assert!(longest < 1000, "{longest} frames");
+    assert_eq!(line.asked(), 1, "the snapshot is still under way");
+    line.allow(1000);
+    listing_with(&replica, "the snapshot arrives", |listing| count(listing, 9) > 0).await;
+    stop(daemon).await;
+    assert_restores(&replica, &path).await;
+}
+
 /// F34: the guard stops the application's own checkpoints; ours bound the log.
 /// A writer commits 2 frames every 50 ms for 100 s of made-up time.
 #[test]
@@ -185,8 +231,10 @@ fn an_impatient_application_is_refused_no_oftener_than_we_seal() {
     let (mut time, until) = (Pretend::new(), Instant::now() + millis(1600));
     while Instant::now() < until {
         time.event(&mut rig.followed);
-        // Many looks for each checkpoint, so that one of them that got in the way would show.
+        // Many looks for each checkpoint, so that one of them that got in the way would show. Fewer than make up the
+        // quiet spell after which an emptied log is cut, however long the writer has to wait for a processor.
         time.skip(millis(20));
+        std::thread::sleep(millis(3));
     }
     let (written, counters) = (writer.written(), rig.followed.counters());
     assert!(written.commits > 100, "{written:?}");
@@ -216,6 +264,38 @@ fn the_log_of_a_writer_that_never_pauses_is_sealed_again_and_again() {
     let (written, counters) = (writer.written(), rig.followed.counters());
     assert_eq!(written.refusals, 0, "it waits, and has its turn in time");
     assert!(counters.seals > 1 && counters.resyncs == 0, "{written:?}, {longest} frames, {counters:?}");
+    rig.capture();
+    rig.assert_shadow_equals_source();
+}
+
+/// F40: what waits to be captured takes many passes, each of which ends with new commits
+/// in the log. The checkpoint does not wait for a look that finds nothing to capture.
+#[test]
+fn a_backlog_of_many_passes_does_not_put_the_checkpoint_off() {
+    const PASS: u64 = 200_000;
+    let (mut rig, app) = Rig::new(TABLE);
+    let options = Options { checkpoint: from(100), max_pass_bytes: PASS, ..Options::new(&rig.path) };
+    rig.followed = Database::new(options, Followed::default());
+    rig.capture();
+    insert(&app, 1500);
+    assert!(log_frames(&rig.path) * (24 + 4096) > 10 * PASS);
+    let (mut time, position) = (Pretend::new(), rig.followed.position().unwrap());
+    time.event(&mut rig.followed);
+    let counters = rig.followed.counters();
+    assert!(rig.followed.position().unwrap().point.seq.get() >= position.point.seq.get() + 10);
+    assert_eq!((counters.checkpoints, counters.seals), (1, 1), "with the first look");
+    rig.drain();
+    // The same under a writer, whose commits are a pass each.
+    let mut writer = Elsewhere::open(&rig.path, seconds(60));
+    let rows = "INSERT INTO t(x) SELECT randomblob(3500) FROM t LIMIT 60";
+    writer.write_for(millis(1500), &["BEGIN IMMEDIATE", rows, "COMMIT"]);
+    let until = Instant::now() + millis(1600);
+    while Instant::now() < until {
+        rig.followed.step(Instant::now(), SystemTime::now());
+        std::thread::sleep(millis(5));
+    }
+    let (written, after) = (writer.written(), rig.followed.counters());
+    assert!(written.commits > 5 && after.seals > counters.seals && after.resyncs == 0, "{written:?} {after:?}");
     rig.capture();
     rig.assert_shadow_equals_source();
 }

@@ -374,6 +374,78 @@ async fn a_database_put_back_to_an_older_copy_is_followed_and_its_history_stays(
     }
 }
 
+/// F19: with `synchronous=NORMAL` a power loss takes commits away that the replica already
+/// has. It follows what survived, by the difference alone; what was lost here can still be restored there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_is_ahead_after_a_power_loss_follows_what_survived() {
+    type Torn = fn(Vec<u8>, usize) -> Vec<u8>;
+    let whole: Torn = |log, synced| log[..synced].to_vec();
+    let torn: Torn = |log, synced| log[..synced + 3 * (24 + 4096) + 100].to_vec();
+    let zeros: Torn = |log, synced| [&log[..synced + 24 + 4096], &vec![0; log.len() - synced - 24 - 4096]].concat();
+    let nothing: Torn = |_, _| Vec::new();
+    for (what, survives, written_before) in [
+        ("only what was flushed", whole, 0),
+        ("only what was flushed, and as much is written anew", whole, 60),
+        ("a torn log", torn, 1),
+        ("a log that ends in zeros", zeros, 0),
+        ("a log that ends in zeros, and is written on", zeros, 60),
+        ("no log", nothing, 0),
+        ("no log, and a new one is longer", nothing, 200),
+    ] {
+        let (place, app) = Place::new();
+        checkpoint(&app, "TRUNCATE");
+        // With a reader of the empty log nothing is copied into the database, so that all depends on the log.
+        let reader = create(&place.path, "");
+        reader.execute_batch("BEGIN; SELECT count(*) FROM t").unwrap();
+        let replica = Arc::new(place.replica.clone());
+        let daemon = follow(&place.path, &[&replica]).await;
+        let (database, log) = (place.dir.path().join("database"), beside(&place.path, "-wal"));
+        copy_by_another(&place.path, &database);
+        insert(&app, 20);
+        arrives(&place.replica, &place.path).await;
+        let synced = usize::try_from(std::fs::metadata(&log).unwrap().len()).unwrap();
+        let flushed = (position(&replica).await, consistent_copy(&place.path));
+        insert(&app, 40);
+        arrives(&place.replica, &place.path).await;
+        let ahead = (position(&replica).await, consistent_copy(&place.path));
+        let copy = place.dir.path().join("log");
+        copy_by_another(&log, &copy);
+        stop(daemon).await;
+        drop((reader, app));
+        // The power is gone: the same files hold what had reached the disk.
+        copy_by_another(&database, &place.path);
+        let survived = survives(std::fs::read(&copy).unwrap(), synced);
+        std::fs::write(&log, survived).unwrap();
+        let _ = std::fs::remove_file(beside(&place.path, "-shm"));
+        let app = create(&place.path, "");
+        let rows: i64 = app.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+        assert!(rows < 70, "{what}: {rows} rows");
+        insert(&app, written_before);
+        let daemon = start(vec![job(&place.path, &[&replica])]);
+        arrives(&place.replica, &place.path).await;
+        insert(&app, 5);
+        arrives(&place.replica, &place.path).await;
+        let resyncs = daemon.counters(daemon.databases()[0]).unwrap().resyncs;
+        stop(daemon).await;
+        assert_eq!(resyncs, 1, "{what}");
+        assert_same_pages(&rebuild(&place.replica).await, &consistent_copy(&place.path));
+        assert_eq!(bases(&place.replica).await, [1], "{what}: no second base");
+        for (txid, then) in [flushed, ahead] {
+            let back = crate::running::try_restore(&place.replica, Target::Txid(txid)).await.unwrap();
+            assert_same_pages(&back, &then);
+        }
+    }
+}
+
+async fn position(replica: &Replica) -> brooklet::types::Txid {
+    replica.list_all().await.unwrap().position().unwrap()
+}
+
+/// By another process, for the sake of the locks in this one. The target stays the same file.
+fn copy_by_another(from: &Path, to: &Path) {
+    assert!(Command::new("cp").args([from, to]).status().unwrap().success());
+}
+
 /// F55: each kind of input has one state that does not flicker, is mentioned
 /// once, and is left as soon as there is a database to follow.
 #[tokio::test(flavor = "multi_thread")]

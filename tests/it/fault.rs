@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use brooklet::storage::{Body, Error, ErrorKind, Key, Object, PutOptions, Result, Storage};
 use bytes::Bytes;
+use futures::StreamExt;
 
 /// How many of a thousand requests meet each fault.
 #[derive(Clone, Copy, Debug, Default)]
@@ -294,6 +295,80 @@ impl Storage for Turns {
 
     async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<()> {
         self.my_turn().await;
+        self.inner.put(key, body, options).await
+    }
+
+    async fn delete(&self, keys: &[Key]) -> Result<()> {
+        self.inner.delete(keys).await
+    }
+}
+
+/// A storage that takes some bodies piece by piece, and each piece only when the
+/// test says so.
+pub(crate) struct Trickle {
+    inner: Arc<dyn Storage>,
+    slow: fn(&Key, &Body) -> bool,
+    allowed: Arc<tokio::sync::Semaphore>,
+    asked: Arc<tokio::sync::watch::Sender<usize>>,
+}
+
+impl Trickle {
+    pub(crate) fn new(inner: Arc<dyn Storage>, slow: fn(&Key, &Body) -> bool) -> Arc<Self> {
+        let allowed = Arc::new(tokio::sync::Semaphore::new(0));
+        Arc::new(Self { inner, slow, allowed, asked: Arc::new(tokio::sync::watch::Sender::new(0)) })
+    }
+
+    /// Lets so many pieces pass.
+    pub(crate) fn allow(&self, pieces: usize) {
+        self.allowed.add_permits(pieces);
+    }
+
+    /// Pieces that have come this far.
+    pub(crate) fn asked(&self) -> usize {
+        *self.asked.borrow()
+    }
+}
+
+#[async_trait]
+impl Storage for Trickle {
+    fn kind(&self) -> &'static str {
+        self.inner.kind()
+    }
+
+    async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Vec<Object>> {
+        self.inner.list(prefix, after).await
+    }
+
+    async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
+        self.inner.get(key, range).await
+    }
+
+    async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<()> {
+        if !(self.slow)(key, &body) {
+            return self.inner.put(key, body, options).await;
+        }
+        let (allowed, asked) = (self.allowed.clone(), self.asked.clone());
+        let turn = move || {
+            asked.send_modify(|asked| *asked += 1);
+            let allowed = allowed.clone();
+            async move { allowed.acquire_owned().await.unwrap().forget() }
+        };
+        let body = match body {
+            Body::Stream(pieces) => {
+                let pieces = pieces.then(move |piece| {
+                    let turn = turn();
+                    async move {
+                        turn.await;
+                        piece
+                    }
+                });
+                Body::Stream(pieces.boxed())
+            }
+            whole => {
+                turn().await;
+                whole
+            }
+        };
         self.inner.put(key, body, options).await
     }
 
