@@ -500,6 +500,34 @@ fn waiting_uploads_nothing_sooner_and_ends_when_every_replica_has_it() {
     stage.end();
 }
 
+/// F38: our guard is a reader, so an application cannot take its database out of WAL mode.
+/// Once we have let go of it, it can; what it does then is replicated as soon as it is back.
+#[test]
+fn an_application_leaves_wal_mode_while_its_database_is_stopped() {
+    let mut stage = Stage::new(ours());
+    stage.launch(&ours());
+    until("it is replicating", || stage.rows("ra") == 1);
+    let leave = || {
+        let script = [".timeout 100", "PRAGMA journal_mode=delete"];
+        Command::new("sqlite3").arg(stage.path("a.db")).args(script).output().unwrap()
+    };
+    let refused = leave();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("locked"), "{refused:?}");
+    stage.fine(&["stop", "a.db"]);
+    let left = leave();
+    assert_eq!(String::from_utf8_lossy(&left.stdout), "delete\n", "{left:?}");
+    sql(&stage.path("a.db"), "INSERT INTO t VALUES (2)");
+    // Taken up before it is in WAL mode again, it is left alone, and what it lacks is told.
+    stage.fine(&["start", "a.db"]);
+    until("it is told", || stage.log().contains("switch it with `PRAGMA journal_mode=WAL`"));
+    sql(&stage.path("a.db"), "INSERT INTO t VALUES (3)");
+    assert_eq!(stage.rows("ra"), 1);
+    sql(&stage.path("a.db"), "PRAGMA journal_mode=wal; INSERT INTO t VALUES (4)");
+    stage.arrives("ra", 4);
+    assert_eq!(stage.end(), Some(0));
+}
+
 #[test]
 fn a_reload_applies_what_is_different() {
     let mut stage = Stage::new(ours());
