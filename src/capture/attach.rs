@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -100,17 +100,20 @@ fn spool_dir(dir: &Path) -> PathBuf {
     dir.join("spool")
 }
 
-/// Takes up a database whose file exists; `left` if this process has followed it before.
+/// Takes up a database whose file exists; `left` if this process has followed it before. If
+/// others keep us out, it waits for so long.
 pub(super) fn attach(
     options: &Arc<Options>,
     spool: &Arc<Spool>,
     left: Option<&Left>,
+    patience: Duration,
     wall: SystemTime,
 ) -> Result<Live, Error> {
     let path = &options.path;
     let before = existing_file(path)?;
-    let mut guard = Handle::open(path, options.busy_timeout)?;
-    let (view, frozen) = take_guard(path, &mut guard, options.busy_timeout)?;
+    let mut guard = Handle::open(path, patience)?;
+    let (view, frozen) = take_guard(path, &mut guard, patience)?;
+    guard.set_busy_timeout(options.busy_timeout)?;
     if existing_file(path)? != before {
         return Err(Error::Replaced(path.clone()));
     }

@@ -76,6 +76,8 @@ pub enum Brake {
 pub struct Situation {
     /// Frames committed and not yet in the database.
     pub unbackfilled: u32,
+    /// All of the log is in the database, and our guard is on a slot that keeps it from starting over all the same.
+    pub held: bool,
     /// Length of the log file, in frames.
     pub file_frames: u32,
     /// When the newest commit was noticed; `None` when none was since attaching.
@@ -102,7 +104,7 @@ pub enum Due {
 /// Whether a checkpoint is due.
 pub fn due(policy: &Policy, now: Instant, log: &Situation) -> Due {
     let oversize = log.file_frames > policy.min_frames.saturating_mul(KEEP);
-    if log.unbackfilled == 0 && !oversize {
+    if log.unbackfilled == 0 && !oversize && !log.held {
         return Due::No(None);
     }
     if let (Some(last), true) = (log.last_attempt, log.futile > 0) {
@@ -118,7 +120,7 @@ pub fn due(policy: &Policy, now: Instant, log: &Situation) -> Due {
         return Due::Shrink;
     }
     let mut next = oversize.then(|| log.last_commit.map(|at| at + LONG_QUIET)).flatten();
-    if log.unbackfilled == 0 {
+    if log.unbackfilled == 0 && !log.held {
         return Due::No(next);
     }
     if log.unbackfilled >= policy.min_frames {
@@ -153,6 +155,7 @@ mod tests {
     fn log(unbackfilled: u32) -> Situation {
         Situation {
             unbackfilled,
+            held: false,
             file_frames: unbackfilled,
             last_commit: None,
             dirty_since: None,
@@ -190,6 +193,15 @@ mod tests {
         assert_eq!(due(&Policy::default(), start + QUIET, &quiet), Due::Checkpoint);
         let never_aged = Policy { interval: Duration::ZERO, ..Policy::default() };
         assert_eq!(due(&never_aged, now, &busy), Due::No(Some(now + QUIET)));
+    }
+
+    /// F47: a log that only our guard keeps from starting over, which somebody may be waiting for.
+    #[test]
+    fn a_copied_log_that_we_hold_is_let_go_of_once_it_is_quiet() {
+        let start = Instant::now();
+        let held = Situation { held: true, file_frames: 9, last_commit: Some(start), ..log(0) };
+        assert_eq!(due(&Policy::default(), start, &held), Due::No(Some(start + QUIET)));
+        assert_eq!(due(&Policy::default(), start + QUIET, &held), Due::Checkpoint);
     }
 
     /// F32: a reader that pins the log costs at most three attempts a minute.

@@ -493,6 +493,7 @@ impl Live {
         let activity = &self.activity;
         let situation = Situation {
             unbackfilled: view.unbackfilled(),
+            held: view.mx_frame > 0 && view.unbackfilled() == 0 && !self.is_sealed(),
             file_frames: activity.file_frames,
             last_commit: activity.last_commit,
             dirty_since: activity.dirty_since,
@@ -551,7 +552,7 @@ impl Live {
             if self.guard.view()?.unbackfilled() == 0 {
                 break;
             }
-            let mut next = Handle::open(&self.options.path, self.options.busy_timeout)?;
+            let next = Handle::open(&self.options.path, self.options.busy_timeout)?;
             self.brake_as_needed(&mut brake)?;
             if let Some(brake) = &brake {
                 // The application's own checkpoints try again after each commit. Should one win the race for what
@@ -562,10 +563,7 @@ impl Live {
             let mark = self.guard.view()?.mx_frame;
             // Whatever this guard sees beyond the captured position stays in the log, because it does not let the
             // log restart: an old guard on slot 0 has kept everything since the seal from being copied.
-            next.begin_read()?;
-            self.frozen = self.frozen_now()?;
-            self.guard.end();
-            self.guard = next;
+            self.pass_guard_to(next)?;
             match &brake {
                 None => copy(checkpointer, FOREIGN_CHECKPOINT),
                 // What comes meanwhile is captured meanwhile.
@@ -595,6 +593,34 @@ impl Live {
             }
         }
         Ok(brake)
+    }
+
+    /// Takes a new guard while the old one is held, then ends the old one.
+    fn pass_guard_to(&mut self, mut next: Handle) -> Result<(), Error> {
+        next.begin_read()?;
+        self.frozen = self.frozen_now()?;
+        self.guard.end();
+        self.guard = next;
+        Ok(())
+    }
+
+    /// F47: somebody else keeps the write lock. It may be a checkpoint of the
+    /// application that waits until nobody reads from the log. When everything is
+    /// captured and copied, a guard on slot 0 does as well as a seal, and does not keep it waiting.
+    fn make_way(&mut self, wall: SystemTime) -> Result<bool, Error> {
+        self.capture(wall)?;
+        if self.guard.view()?.unbackfilled() > 0 {
+            return Ok(false);
+        }
+        if !self.is_sealed() {
+            self.pass_guard_to(Handle::open(&self.options.path, Duration::ZERO)?)?;
+        }
+        Ok(self.is_sealed())
+    }
+
+    /// Whether the log may restart without harm.
+    fn is_sealed(&self) -> bool {
+        self.map.state().cursor.as_ref().is_some_and(|cursor| self.frozen.is_some_and(|f| f.seals(cursor)))
     }
 
     /// Sets the brake as the length of the log asks for, unless somebody's reader
@@ -632,7 +658,7 @@ impl Live {
             self.capture(wall)?;
         }
         fail::fail_point!("capture::before-barrier");
-        let Some(barrier) = self.barrier(brake)? else { return Ok(false) };
+        let Some(barrier) = self.barrier(brake)? else { return self.make_way(wall) };
         let sealed = self.seal_under_barrier(checkpointer, bound);
         let held = barrier.release(&self.options.path);
         self.activity.work.barriers.add(held);
@@ -651,7 +677,7 @@ impl Live {
                 if let Some((window, step)) = rest {
                     self.store(&view, &window, step, wall)?;
                 }
-                Ok(self.state().cursor.as_ref().is_some_and(|c| self.frozen.is_some_and(|f| f.seals(c))))
+                Ok(self.is_sealed())
             }
         }
     }

@@ -123,6 +123,8 @@ pub struct Database {
     last: Option<Position>,
     failures: u32,
     retry_at: Option<Instant>,
+    /// The last step waited in vain for a lock that another connection holds.
+    kept_out: bool,
     last_trouble: Option<String>,
     /// Files that programs may still use were taken away, after so many captures.
     lost_sight: Option<(String, u64)>,
@@ -143,6 +145,7 @@ impl Database {
             last: None,
             failures: 0,
             retry_at: None,
+            kept_out: false,
             last_trouble: None,
             lost_sight: None,
             past: Work::default(),
@@ -355,8 +358,10 @@ impl Database {
             self.local = None;
             self.local = Some(Local::open(&self.options)?);
         }
+        // Waiting for the same lock again and again would keep a thread from everybody else (F43).
+        let patience = if self.kept_out { Duration::ZERO } else { self.options.busy_timeout };
         let spool = &self.local.as_ref().expect("opened above").spool;
-        attach::attach(&self.options, spool, left.as_ref(), wall)
+        attach::attach(&self.options, spool, left.as_ref(), patience, wall)
     }
 
     /// F53: one file, one follower.
@@ -394,6 +399,7 @@ impl Database {
         }
         self.failures = 0;
         self.retry_at = None;
+        self.kept_out = false;
     }
 
     /// One line per trouble, however often it is met.
@@ -416,6 +422,7 @@ impl Database {
             if was_live { RETRY_MIN } else { RETRY_MIN.saturating_mul(1 << self.failures.min(8)).min(RETRY_MAX) };
         self.failures = if was_live { 0 } else { self.failures.saturating_add(1) };
         self.retry_at = Some(now + wait);
+        self.kept_out = matches!(error, Error::Sqlite(refusal) if refusal.is_busy());
         self.past.sync_errors += u64::from(!error.is_waiting());
         if matches!(error, Error::SidecarReplaced(_)) {
             self.lost_sight = Some((error.to_string(), self.past.syncs));

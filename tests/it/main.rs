@@ -26,6 +26,7 @@ mod failures_idle;
 #[cfg(feature = "failpoints")]
 mod failures_injected;
 mod failures_life;
+mod failures_locks;
 mod failures_remote;
 #[cfg(feature = "failpoints")]
 mod failures_steps;
