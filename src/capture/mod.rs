@@ -15,6 +15,7 @@ mod brake;
 pub mod checkpoint;
 pub mod connection;
 mod error;
+mod file_system;
 mod live;
 mod local_state;
 mod log_file;
@@ -35,7 +36,7 @@ pub use local_state::LocalState;
 pub use options::{Limits, Options, Parking, default_meta_path};
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -357,6 +358,7 @@ impl Database {
         if self.local.as_ref().is_none_or(|local| !local.is_there()) {
             self.local = None;
             self.local = Some(Local::open(&self.options)?);
+            warn_of_other_machines(&self.options.path);
         }
         // Waiting for the same lock again and again would keep a thread from everybody else (F43).
         let patience = if self.kept_out { Duration::ZERO } else { self.options.busy_timeout };
@@ -435,5 +437,16 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         self.detach();
+    }
+}
+
+fn warn_of_other_machines(path: &Path) {
+    if let Some(kind) = file_system::reaches_further(path) {
+        tracing::warn!(
+            db = path.display().to_string(),
+            file_system = kind,
+            "this file system may be shared with other machines: run brooklet on the machine on which the application \
+             runs, since commits of other machines are not seen and can damage the database"
+        );
     }
 }

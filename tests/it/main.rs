@@ -20,6 +20,7 @@ mod failures_capture;
 mod failures_checkpoint;
 mod failures_cost;
 mod failures_disk;
+mod failures_file_system;
 mod failures_guard;
 mod failures_health;
 mod failures_idle;
