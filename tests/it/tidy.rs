@@ -232,7 +232,7 @@ const OPENED_BESIDE_A_GUARD: [(&str, &str); 17] = [
     ("spool.rs", "File::open(path)"),                  // a segment
     ("replica/put.rs", "tokio::fs::File::open(path)"), // a segment
     ("capture/rivals.rs", "std::fs::read_to_string(\"/proc/locks\")"),
-    ("capture/rivals.rs", "std::fs::read_to_string(Path::new(\"/proc\").join(pid.to_string()).join(\"comm\"))"),
+    ("capture/rivals.rs", "std::fs::read_to_string(Path::new(\"/proc\").join(reader.pid.to_string()).join(\"comm\"))"),
     ("observe/process.rs", "std::fs::read_to_string(\"/proc/self/stat\")"),
     ("upload/prepare.rs", "std::fs::File::open(draft.path())"), // a scratch file of ours
     ("upload/claims.rs", "std::fs::read_to_string(self.0)"),    // a file of our own in the state directory
