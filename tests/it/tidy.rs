@@ -228,8 +228,8 @@ const OPENED_BESIDE_A_GUARD: [(&str, &str); 17] = [
     ("capture/local_state.rs", "File::open(log_path)"),
     ("capture/snapshot.rs", "LogFile::open(log_path, page_size)"),
     ("capture/connection.rs", "Connection::open_with_flags(path, flags)"), // SQLite itself
-    ("spool.rs", "File::open(path_in(self.dir, seq))"),
-    ("spool.rs", "File::open(path)"),                  // a segment
+    ("spool/mod.rs", "File::open(path_in(self.dir, seq))"),
+    ("spool/directory.rs", "File::open(path)"),        // a segment
     ("replica/put.rs", "tokio::fs::File::open(path)"), // a segment
     ("capture/rivals.rs", "std::fs::read_to_string(\"/proc/locks\")"),
     ("capture/rivals.rs", "std::fs::read_to_string(Path::new(\"/proc\").join(pid.to_string()).join(\"comm\"))"),
