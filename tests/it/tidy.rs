@@ -97,7 +97,7 @@ const PURE: &[&str] = &[
     "cli/replicate/shell_words.rs",
     "cli/check/state.rs",
     "storage/s3/providers.rs",
-    "config/s3.rs",
+    "config/s3/",
     "health/",
     "config/monitoring.rs",
     "observe/families.rs",
