@@ -82,6 +82,7 @@ const PURE: &[&str] = &[
     "restore/points.rs",
     "restore/ranges.rs",
     "restore/claims.rs",
+    "restore/run.rs",
     "upkeep/policy.rs",
     "upkeep/compact.rs",
     "upkeep/retain.rs",
