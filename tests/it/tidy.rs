@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 /// A room and the rooms that it may name, itself always included.
 const ROOMS: &[(&str, &[&str])] = &[
     ("types", &[]),
+    ("causes", &[]),
     ("wal", &["types"]),
     ("ltx", &["types"]),
     ("durable", &[]),
@@ -25,9 +26,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("upload", &["types", "ltx", "durable", "storage", "spool", "replica", "capture", "status"]),
     ("legacy", &["types", "wal", "durable", "storage", "replica"]),
     ("restore", &["types", "ltx", "durable", "storage", "replica", "status", "legacy"]),
-    ("audit", &["types", "ltx", "storage", "replica", "restore", "legacy"]),
+    ("audit", &["types", "causes", "ltx", "storage", "replica", "restore", "legacy"]),
     ("drill", &["types", "durable", "replica", "restore", "audit"]),
-    ("doctor", &["types", "ltx", "storage", "replica"]),
+    ("doctor", &["types", "causes", "ltx", "storage", "replica"]),
     // A snapshot is made of the chain that a restore would take, and nothing goes that one could need: one planner.
     // What was just uploaded is merged from where it still is, the spool.
     ("upkeep", &["types", "ltx", "storage", "spool", "replica", "restore"]),
@@ -36,13 +37,17 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("directory", &[]),
     (
         "daemon",
-        &["types", "disk", "ltx", "storage", "spool", "replica", "capture", "upload", "upkeep", "status", "drill"],
+        &[
+            "types", "causes", "disk", "ltx", "storage", "spool", "replica", "capture", "upload", "upkeep", "status",
+            "drill",
+        ],
     ),
     ("observe", &["types", "ltx", "storage", "replica", "restore", "status", "health", "serve", "daemon"]),
     (
         "cli",
         &[
             "types",
+            "causes",
             "wal",
             "ltx",
             "durable",

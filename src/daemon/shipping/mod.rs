@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::numbers::{Held, Kept};
 use super::upkeep::Keeper;
 use super::{Destination, Entry, Shared};
+use crate::causes::with_causes;
 use crate::replica::{Replica, Segment, Shelf};
 use crate::spool::Uploaded;
 use crate::storage::Counts;
@@ -27,7 +28,6 @@ use crate::types::Generation;
 use crate::upload::{Advanced, Claims, Confirmed, Error, Uploader};
 
 pub(super) use trim::trim;
-pub(super) use trouble::with_causes;
 
 use advance::{advance, base, in_turn};
 

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::super::{Entry, Shared};
 use super::{Ended, Shipping, db_name, trim};
+use crate::causes::with_causes;
 use crate::upload::Error;
 
 /// First wait after a failure; doubles up to [`RETRY_MAX`].
@@ -87,21 +88,6 @@ impl Shipping {
 fn wait_after(failures: u32, error: &Error) -> Duration {
     let longest = if matches!(error, Error::Base(_) | Error::Merge(_)) { RETRY_MAX_LOCAL } else { RETRY_MAX };
     RETRY_MIN.saturating_mul(1 << (failures - 1).min(8)).min(longest)
-}
-
-/// The error and its causes, each said once.
-pub(in crate::daemon) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
