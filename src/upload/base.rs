@@ -25,11 +25,11 @@ impl Uploader {
     /// # Errors
     /// Why not; a new base is then needed.
     pub async fn put_base(&mut self, base: Base) -> Result<(), Error> {
-        let Some(opened) = self.opened.as_ref().filter(|_| self.history == Some(base.generation())) else {
+        let Some(standing) = self.standing.as_ref().filter(|_| self.history == Some(base.generation())) else {
             return Err(Error::Base("a new history has begun meanwhile".to_owned()));
         };
-        let txid = Txid::after(opened.position);
-        let broken = opened.position.is_some() && !opened.whole;
+        let txid = Txid::after(standing.position);
+        let broken = standing.position.is_some() && !standing.whole;
         // Whatever goes wrong, the next look tells what arrived: a base is not read a second time in the same state.
         self.forget();
         self.claim(txid)?;

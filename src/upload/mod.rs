@@ -35,7 +35,7 @@ pub use error::Error;
 pub use next::{Next, next};
 
 use prepare::{BATCH_SEGMENTS, Prepared, Unprepared, prepare};
-use standing::Opened;
+use standing::Standing;
 
 /// No upload takes longer, so what is older and not finished never will be.
 const LONGEST_UPLOAD: Duration = Duration::from_secs(24 * 3600);
@@ -73,7 +73,8 @@ pub struct Uploader {
     encoding: Encoding,
     max_segments: usize,
     history: Option<Generation>,
-    opened: Option<Opened>,
+    /// `None`: to be found out.
+    standing: Option<Standing>,
     /// An object whose fate is not known: it is sent again unchanged.
     unresolved: Option<Prepared>,
     /// What this value itself wrote last.
@@ -97,7 +98,7 @@ impl Uploader {
             encoding,
             max_segments,
             history: None,
-            opened: None,
+            standing: None,
             unresolved: None,
             wrote: None,
             distrusted: None,
@@ -132,7 +133,7 @@ impl Uploader {
 
     /// What the replica is known to have of the present history.
     pub fn confirmed(&self) -> Option<Confirmed> {
-        self.opened.as_ref().and_then(|o| o.confirmed)
+        self.standing.as_ref().and_then(|standing| standing.confirmed)
     }
 
     /// Whether another writer has taken over; then nothing more is tried.
@@ -142,7 +143,7 @@ impl Uploader {
 
     /// Asks the replica again where it stands before anything else is shipped.
     pub fn forget(&mut self) {
-        (self.opened, self.unresolved) = (None, None);
+        (self.standing, self.unresolved) = (None, None);
     }
 
     /// What is there does not hold together: it gets a base and a snapshot above it.
@@ -161,9 +162,9 @@ impl Uploader {
     /// Why not; nothing is lost by calling again.
     pub async fn advance(&mut self, spool: &Arc<Spool>, generation: Generation) -> Result<Advanced, Error> {
         if self.history != Some(generation) {
-            (self.history, self.opened, self.unresolved) = (Some(generation), None, None);
+            (self.history, self.standing, self.unresolved) = (Some(generation), None, None);
         }
-        if self.opened.is_none() && !self.open(spool, generation).await? {
+        if self.standing.is_none() && !self.open(spool, generation).await? {
             return Ok(Advanced::TakenOver);
         }
         if self.unresolved.is_none()
@@ -178,8 +179,8 @@ impl Uploader {
     /// Finds out where the replica stands. `false`: its history goes on after ours under another name.
     async fn open(&mut self, spool: &Spool, generation: Generation) -> Result<bool, Error> {
         match self.find_out(spool, generation).await {
-            Ok(Some(opened)) => {
-                self.opened = Some(opened);
+            Ok(Some(standing)) => {
+                self.standing = Some(standing);
                 self.tidy_once();
                 Ok(true)
             }
@@ -193,17 +194,17 @@ impl Uploader {
 
     /// Makes the next object. `Some`: there is none to be put, for this reason.
     async fn prepare(&mut self, spool: &Arc<Spool>) -> Result<Option<Advanced>, Error> {
-        let opened = self.opened.as_ref().expect("opened by who calls this");
-        if !opened.whole {
+        let standing = self.standing.as_ref().expect("found out by who calls this");
+        if !standing.whole {
             return Ok(Some(Advanced::NeedsBase));
         }
-        let cursor = opened.confirmed.map(|c| c.seq);
+        let cursor = standing.confirmed.map(|c| c.seq);
         let segments = match next(cursor, |seq| spool.pending(seq), self.max_segments) {
             Next::Nothing => return Ok(Some(Advanced::UpToDate)),
             Next::Base => return Ok(Some(Advanced::NeedsBase)),
             Next::Ship(segments) => segments,
         };
-        let txid = Txid::after(opened.position);
+        let txid = Txid::after(standing.position);
         match prepare(spool.clone(), segments, txid, self.encoding).await {
             Ok(prepared) => {
                 self.unresolved = Some(prepared);
@@ -224,7 +225,7 @@ impl Uploader {
 
     /// Puts the object that was made, or made earlier and not heard of since.
     async fn put_prepared(&mut self, spool: &Arc<Spool>) -> Result<(), Error> {
-        let prepared = self.unresolved.as_ref().expect("prepared above");
+        let prepared = self.unresolved.as_ref().expect("prepared by who calls this");
         self.claim(prepared.txid)?;
         let txids = TxidRange::single(prepared.txid);
         let put = self.replica.put_segment(Level::L0, txids, prepared.body(), prepared.timestamp).await;
@@ -255,7 +256,7 @@ impl Uploader {
     fn confirm(&mut self, txid: Txid, seq: Seq, timestamp: Timestamp) {
         self.wrote = Some(txid);
         let confirmed = Some(Confirmed { txid, seq, timestamp });
-        self.opened = Some(Opened { position: Some(txid), whole: true, confirmed });
+        self.standing = Some(Standing { position: Some(txid), whole: true, confirmed });
     }
 
     /// Has the storage remove what uploads of crashed processes left behind, once

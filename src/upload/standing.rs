@@ -16,7 +16,7 @@ use crate::types::{Generation, Timestamp, Txid, TxidRange};
 
 /// What was found out about a replica.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(super) struct Standing {
     /// The highest TXID at any level.
     pub(super) position: Option<Txid>,
     /// From the first TXID to `position` nothing is missing.
@@ -28,7 +28,7 @@ pub(super) struct Opened {
 impl Uploader {
     /// Finds out where the replica stands. `None`: its history goes on after ours
     /// under another name.
-    pub(super) async fn find_out(&self, spool: &Spool, generation: Generation) -> Result<Option<Opened>, Error> {
+    pub(super) async fn find_out(&self, spool: &Spool, generation: Generation) -> Result<Option<Standing>, Error> {
         if let Some(claims) = &self.claims {
             return self.find_out_unlisted(claims, spool, generation).await.map(Some);
         }
@@ -37,7 +37,7 @@ impl Uploader {
         self.shelf.replace(mark, listing.clone());
         let position = listing.position();
         let Some(position) = position else {
-            return Ok(Some(Opened { position: None, whole: true, confirmed: None }));
+            return Ok(Some(Standing { position: None, whole: true, confirmed: None }));
         };
         let whole = listing.gap_free_end() == Some(position) && self.distrusted != Some(position);
         let newest = newest_at(&listing, position);
@@ -71,18 +71,23 @@ impl Uploader {
                 "the replica ends with a state that this machine does not know: continuing above it with a base"
             );
         }
-        Ok(Some(Opened { position: Some(position), whole, confirmed }))
+        Ok(Some(Standing { position: Some(position), whole, confirmed }))
     }
 
     /// Finds out where a replica stands that must not be listed: what was put
     /// last is known, or that nothing ever was.
-    async fn find_out_unlisted(&self, claims: &Claims, spool: &Spool, generation: Generation) -> Result<Opened, Error> {
+    async fn find_out_unlisted(
+        &self,
+        claims: &Claims,
+        spool: &Spool,
+        generation: Generation,
+    ) -> Result<Standing, Error> {
         // Every `RandomState` hashes differently, with keys from the system.
         let newest = match claims.open(|| RandomState::new().build_hasher().finish()).map_err(Error::Record)? {
             Remembered::Through(newest) => newest,
             Remembered::Beginning(mark) => {
                 return match self.replica.begin(&mark).await? {
-                    true => Ok(Opened { position: None, whole: true, confirmed: None }),
+                    true => Ok(Standing { position: None, whole: true, confirmed: None }),
                     false => Err(Error::Unknown { replica: self.replica.name().to_owned() }),
                 };
             }
@@ -92,7 +97,7 @@ impl Uploader {
             // Who must not list is not told that there is nothing. The name is left out: it may have been put and merged
             // since. What follows is complete, and a snapshot spans the hole.
             Err(error) if matches!(error.kind(), ErrorKind::Missing | ErrorKind::Refused) => {
-                return Ok(Opened { position: Some(newest), whole: false, confirmed: None });
+                return Ok(Standing { position: Some(newest), whole: false, confirmed: None });
             }
             Err(error) => return Err(error.into()),
         };
@@ -106,7 +111,7 @@ impl Uploader {
                 "what follows the last upload is not known here: continuing above it with a base"
             );
         }
-        Ok(Opened { position: Some(newest), whole: true, confirmed })
+        Ok(Standing { position: Some(newest), whole: true, confirmed })
     }
 
     async fn has_written(&self, listing: &Listing, generation: Generation) -> Result<bool, Error> {

@@ -160,8 +160,8 @@ async fn a_replica_that_must_not_be_listed_is_continued_from_what_is_remembered(
     Claims::new(dir.path(), "r").claim(Txid::new(3).unwrap()).unwrap();
     let mut uploader = unlisted(&replica, dir.path());
     assert_eq!(uploader.advance(&spool, generation()).await.unwrap(), Advanced::NeedsBase);
-    let opened = uploader.opened.unwrap();
-    assert_eq!((opened.position, opened.whole), (Txid::new(3), false), "a snapshot will span the hole");
+    let standing = uploader.standing.unwrap();
+    assert_eq!((standing.position, standing.whole), (Txid::new(3), false), "a snapshot will span the hole");
 }
 
 /// A machine without a memory must not begin anew on top of what is there.
