@@ -118,6 +118,7 @@ const PURE: &[&str] = &[
     "doctor/usage.rs",
     "config/url.rs",
     "config/pattern.rs",
+    "config/spelling.rs",
     "config/directory.rs",
     "directory/changes.rs",
 ];

@@ -95,7 +95,6 @@ fn the_reference_tells_every_key_and_what_comes_of_it() {
         Effect::Now => "yes",
         Effect::Always => "always",
         Effect::Later => "not yet",
-        Effect::Refused(_) => "refused",
         Effect::Gone(_) => "never",
     };
     let known: Vec<_> = KEYS.iter().map(|key| (key.place, key.name.to_owned(), works(key.effect).to_owned())).collect();
