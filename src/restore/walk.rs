@@ -1,8 +1,8 @@
 //! The walk along a chain, from its newest segment to its oldest.
 //!
 //! Always true: each page is claimed by the newest segment that holds it, and
-//! written once. After [`Walk::stop`] or [`Walk::finish`] nothing writes to the
-//! draft any more.
+//! written once. After [`Walk::stop`], or a [`Walk::finish`] that succeeds, nothing
+//! writes to the draft any more.
 
 use std::pin::pin;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! What to ask the running daemon: where its socket is, how long to wait for the
 //! answer, and the order itself.
 //!
-//! Always true: an [`Ask`] waits for ever only where Litestream would, and what needs a database names exactly one.
+//! Always true: an [`Ask`] waits for ever only where Litestream would, and an order
+//! about a database names exactly one.
 
 use std::path::PathBuf;
 use std::time::Duration;
