@@ -18,15 +18,15 @@
 //! come and go.
 //!
 //! `disk` tells how much room there is for local state.
-//! `serve` speaks HTTP for whoever has something to answer.
 //! `serve` speaks HTTP for whoever has something to answer, and `control` is what
 //! a daemon and the commands that ask it say to each other.
 //!
-//! `types` are the nouns. `config`, `daemon` and `cli` open doors and read what
+//! `types` are the nouns, and `causes` says in one line what went wrong. `config`, `daemon` and `cli` open doors and read what
 //! the rooms pin up in `status`; `health` says whether one can sleep.
 
 pub mod audit;
 pub mod capture;
+mod causes;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -5,6 +5,7 @@ use super::finding::Finding;
 use super::judge::{Chain, Examined, Sound, judge};
 use super::read::{Object, Objects, Place, read_all};
 use super::{ChainProof, Report, Scope, Shelf, holdings, newest_chain};
+use crate::causes::with_causes;
 use crate::ltx::{Decoder, Error, Header};
 use crate::replica::{Replica, Segment};
 use crate::restore::{Claims, PlanError};
@@ -123,7 +124,7 @@ impl Job {
                     }
                     Finding::Unreadable { key: place.key.clone(), reason: failure.to_string() }
                 }
-                None => Finding::Damaged { key: place.key.clone(), reason: chain_of(&error) },
+                None => Finding::Damaged { key: place.key.clone(), reason: with_causes(&error) },
             });
             let outcome = outcome.and_then(|sound| match sound.header.txids == segment.txids {
                 true => Ok(sound),
@@ -142,16 +143,6 @@ impl Job {
 
 fn is_complete(walk: &Option<Walk>) -> bool {
     walk.as_ref().is_some_and(|walk| walk.claims.is_complete())
-}
-
-fn chain_of(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 fn decode(object: &mut Object<'_>, chain: Option<&mut Option<Walk>>) -> Result<Sound, Error> {

@@ -20,7 +20,6 @@ use super::page_map::{Change, PageMap, Replay};
 use super::parked::Left;
 use super::plan::{self, Lost, Step};
 use super::resync;
-use super::rivals;
 use super::snapshot::{Snapshot, page_size, take_guard};
 use super::state::{Identity, State, file_id};
 use super::wal_index::View;
@@ -124,7 +123,7 @@ pub(super) fn attach(
     let log = LogFile::open(&log_path, page_size).map_err(Error::local("open", &log_path))?;
     let shm_path = options.shm_path();
     let shm = file_id(&shm_path).map_err(Error::local("look at", &shm_path))?;
-    if let Some((pid, program)) = shm.and_then(rivals::rival) {
+    if let Some((pid, program)) = shm.and_then(|shm| options.limits.rivals.find(shm)) {
         tracing::warn!(
             db = path.display().to_string(),
             pid,

@@ -34,6 +34,7 @@ pub use base::{Base, BaseReader};
 pub use error::Error;
 pub use local_state::LocalState;
 pub use options::{Limits, Options, Parking, default_meta_path};
+pub use rivals::Rivals;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::checkpoint::Policy;
+use super::rivals::Rivals;
 use crate::disk::Disks;
 use crate::ltx::Encoding;
 use crate::spool::Together;
@@ -51,6 +52,8 @@ pub struct Limits {
     pub disks: Arc<Disks>,
     /// The budget for all local segments; `None`: each spool has its own only.
     pub spools: Option<Arc<Together>>,
+    /// Other replicators on this machine.
+    pub rivals: Arc<Rivals>,
 }
 
 /// `max-sync-wal-bytes`, unless configured.

@@ -7,6 +7,8 @@
 //! while it reads, so only programs that are known to replicate are reported.
 
 use std::path::Path;
+use std::sync::Mutex;
+use std::time::Instant;
 
 /// The five reader locks, `WAL_READ_LOCK(0)` to `(4)`.
 const READER_BYTES: std::ops::RangeInclusive<u64> = 123..=127;
@@ -14,31 +16,65 @@ const READER_BYTES: std::ops::RangeInclusive<u64> = 123..=127;
 /// Programs that keep such locks for as long as they run.
 const REPLICATORS: [&str; 2] = ["brooklet", "litestream"];
 
-/// A replicator in another process that follows the database of this wal-index file.
-pub(super) fn rival(shm: (u64, u64)) -> Option<(u32, String)> {
-    let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    let us = std::process::id();
-    readers(&locks, shm).filter(|pid| *pid != us).find_map(|pid| {
-        let name = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("comm")).ok()?;
-        let name = name.trim_end();
-        REPLICATORS.contains(&name).then(|| (pid, name.to_owned()))
-    })
+/// Of the time since the locks were last listed, no more than the 20th part goes into listing them.
+const SHARE: u32 = 20;
+
+/// Who reads what on this machine. The system's list of locks has a line for every
+/// lock of every process; among thousands of databases it is not read for each.
+#[derive(Debug, Default)]
+pub struct Rivals(Mutex<Option<Listed>>);
+
+#[derive(Debug)]
+struct Listed {
+    /// Reader locks of other processes.
+    readers: Vec<Reader>,
+    /// Good until then.
+    until: Instant,
 }
 
-/// The processes that hold reader locks on a file, as `/proc/locks` tells
-/// (proc_locks(5)). Processes of other containers have no number there.
-fn readers(locks: &str, (device, inode): (u64, u64)) -> impl Iterator<Item = u32> {
-    locks.lines().filter_map(move |line| {
+impl Rivals {
+    /// A replicator in another process that follows the database of this wal-index file.
+    pub(super) fn find(&self, shm: (u64, u64)) -> Option<(u32, String)> {
+        let us = std::process::id();
+        let mut listed = self.0.lock().expect("no holder of this lock panics");
+        if listed.as_ref().is_none_or(|listed| listed.until <= Instant::now()) {
+            let begun = Instant::now();
+            let locks = std::fs::read_to_string("/proc/locks").ok()?;
+            let readers = readers(&locks).filter(|reader| reader.pid != us).collect();
+            let now = Instant::now();
+            *listed = Some(Listed { readers, until: now + (now - begun) * SHARE });
+        }
+        let readers = &listed.as_ref()?.readers;
+        readers.iter().filter(|reader| reader.file == shm).find_map(|reader| {
+            let name = std::fs::read_to_string(Path::new("/proc").join(reader.pid.to_string()).join("comm")).ok()?;
+            let name = name.trim_end();
+            REPLICATORS.contains(&name).then(|| (reader.pid, name.to_owned()))
+        })
+    }
+}
+
+/// A process with a reader lock on a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Reader {
+    /// Device and inode.
+    file: (u64, u64),
+    pid: u32,
+}
+
+/// The reader locks of all processes, as `/proc/locks` tells (proc_locks(5)).
+/// Processes of other containers have no number there.
+fn readers(locks: &str) -> impl Iterator<Item = Reader> {
+    locks.lines().filter_map(|line| {
         let mut fields = line.split_whitespace().filter(|field| *field != "->").skip(1);
         let (_, _, mode) = (fields.next()?, fields.next()?, fields.next()?);
         let pid: u32 = fields.next()?.parse().ok()?;
         let mut file = fields.next()?.split(':');
         let major = u32::from_str_radix(file.next()?, 16).ok()?;
         let minor = u32::from_str_radix(file.next()?, 16).ok()?;
-        let found: u64 = file.next()?.parse().ok()?;
+        let inode: u64 = file.next()?.parse().ok()?;
         let start: u64 = fields.next()?.parse().ok()?;
-        let same = found == inode && rustix::fs::makedev(major, minor) == device;
-        (same && mode == "READ" && READER_BYTES.contains(&start)).then_some(pid)
+        let file = (rustix::fs::makedev(major, minor), inode);
+        (mode == "READ" && READER_BYTES.contains(&start)).then_some(Reader { file, pid })
     })
 }
 
@@ -60,6 +96,8 @@ mod tests {
 nonsense
 8:";
         let file = (rustix::fs::makedev(0xfd, 0), 2098);
-        assert_eq!(readers(locks, file).collect::<Vec<_>>(), [100, 106]);
+        let of_file: Vec<u32> = readers(locks).filter(|reader| reader.file == file).map(|reader| reader.pid).collect();
+        assert_eq!(of_file, [100, 106]);
+        assert_eq!(readers(locks).count(), 4);
     }
 }

@@ -21,10 +21,7 @@ use crate::storage::{Counts, Operation};
 pub(crate) fn run(options: &AuditOptions, scope: Scope, context: &Context) -> Result<ExitCode, CliError> {
     let subject = context.subject(&options.source, &options.config)?;
     context.start_log_beside_listing(&subject.warnings)?;
-    let replicas = subject.named(options.replica.as_deref()).map(open::replica).collect::<Result<Vec<_>, _>>()?;
-    if replicas.is_empty() {
-        return Err(listing::unknown_replica(options.replica.as_deref(), &options.source));
-    }
+    let replicas = open::replicas(&subject, options.replica.as_deref(), &options.source)?;
     let runtime = super::runtime()?;
     let now = SystemTime::now().into();
     let mut shown = Vec::new();

@@ -74,6 +74,9 @@ fn first_sentence(help: &str) -> String {
     line[..end].trim_end_matches('.').to_owned()
 }
 
+/// What `help` is for: the one command that is not in the list of them.
+const HELP: &str = "show how a command is used";
+
 /// A name for the function that is defined.
 fn identifier(program: &str) -> String {
     program.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
@@ -121,8 +124,9 @@ fn zsh(commands: &[Of], program: &str) -> String {
     for command in commands {
         text.push_str(&format!("        '{}:{}'\n", command.name, quoted(&command.about)));
     }
+    text.push_str(&format!("        'help:{HELP}'\n"));
     text.push_str(
-        "    )\n    if (( CURRENT == 2 )); then\n        _describe command commands\n        return\n    fi\n    \
+        "    )\n    if (( CURRENT == 2 )) || [[ $words[2] = help ]]; then\n        _describe command commands\n        return\n    fi\n    \
          case $words[2] in\n",
     );
     for command in commands {
@@ -146,9 +150,12 @@ fn zsh(commands: &[Of], program: &str) -> String {
 fn fish(commands: &[Of], program: &str) -> String {
     let quoted = |text: &str| text.replace('\\', "\\\\").replace('\'', "\\'");
     let mut text = format!("# Completion of {program} for fish.\n");
+    text.push_str(&format!("complete -c {program} -f -n __fish_use_subcommand -a help -d '{HELP}'\n"));
     for command in commands {
         let (name, about) = (&command.name, quoted(&command.about));
-        text.push_str(&format!("complete -c {program} -f -n __fish_use_subcommand -a {name} -d '{about}'\n"));
+        for before in ["__fish_use_subcommand", "'__fish_seen_subcommand_from help'"] {
+            text.push_str(&format!("complete -c {program} -f -n {before} -a {name} -d '{about}'\n"));
+        }
         for flag in &command.flags {
             let value = match flag.value.as_deref() {
                 None => "",

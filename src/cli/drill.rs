@@ -6,11 +6,11 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::error::{CliError, chain};
-use super::listing;
+use super::error::CliError;
 use super::open;
 use super::render;
 use super::{Context, DrillOptions};
+use crate::causes::with_causes;
 use crate::config::{Database, Drill};
 use crate::daemon::{Destination, Job, Rehearsal};
 use crate::drill::{LastProof, Mode, Proven, Records, rehearse};
@@ -44,10 +44,7 @@ fn mode(drill: &Drill, scratch: PathBuf) -> Mode {
 pub(crate) fn run(options: &DrillOptions, context: &Context) -> Result<ExitCode, CliError> {
     let subject = context.subject(&options.source, &options.config)?;
     context.start_log_beside_listing(&subject.warnings)?;
-    let replicas = subject.named(options.replica.as_deref()).map(open::replica).collect::<Result<Vec<_>, _>>()?;
-    if replicas.is_empty() {
-        return Err(listing::unknown_replica(options.replica.as_deref(), &options.source));
-    }
+    let replicas = open::replicas(&subject, options.replica.as_deref(), &options.source)?;
     let configured = subject.database.as_ref().and_then(|database| database.drill.as_ref());
     let scratch = options.scratch.as_deref().map_or_else(std::env::temp_dir, Path::to_path_buf);
     let scratch = scratch.join(format!("{}-drill-{}", context.program, std::process::id()));
@@ -65,7 +62,7 @@ pub(crate) fn run(options: &DrillOptions, context: &Context) -> Result<ExitCode,
         if let (Ok(proven), Some(database)) = (&outcome, &subject.database) {
             record(database, replica.name(), proven);
         }
-        rows.push(Row::new(replica.name(), replica.kind(), outcome.map_err(|error| chain(&error))));
+        rows.push(Row::new(replica.name(), replica.kind(), outcome.map_err(|error| with_causes(&error))));
     }
     let text = if options.json { render::json(&rows)? } else { rows.iter().map(Row::text).collect() };
     render::print(&text)?;

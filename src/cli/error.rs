@@ -8,6 +8,8 @@
 use std::error::Error;
 use std::io;
 
+use crate::causes::with_causes;
+
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
@@ -40,10 +42,10 @@ pub enum CliError {
         what: String,
     },
     /// A room reported an error.
-    #[error("{}", chain(.0.as_ref()))]
+    #[error("{}", with_causes(.0.as_ref()))]
     Failed(#[source] Box<dyn Error + Send + Sync>),
     /// A room reported an error, and there is a command that may do better.
-    #[error("{}", chain(.error.as_ref()))]
+    #[error("{}", with_causes(.error.as_ref()))]
     FailedBut {
         /// The error.
         #[source]
@@ -106,22 +108,6 @@ impl CliError {
     }
 }
 
-/// The error and its causes, each said once.
-pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        // Some libraries repeat their cause in their own text.
-        if !text.ends_with(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,7 +117,7 @@ mod tests {
     struct Outer(#[source] io::Error);
 
     #[test]
-    fn causes_are_told_once() {
+    fn a_failure_is_told_with_its_causes() {
         let error = CliError::failed(Outer(io::Error::other("the key is lost")));
         assert_eq!(error.to_string(), "cannot open the box: the key is lost");
         let error = CliError::failed("plain text");

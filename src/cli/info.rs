@@ -22,12 +22,7 @@ use crate::restore::{Estimate, Overview, overview};
 pub(crate) fn run(options: &InfoOptions, context: &Context) -> Result<(), CliError> {
     let subject = context.subject(&options.source, &options.config)?;
     context.start_log_beside_listing(&subject.warnings)?;
-    let chosen = subject.named(options.replica.as_deref());
-    let replicas = chosen.map(open::replica).collect::<Result<Vec<_>, _>>()?;
-    if replicas.is_empty() {
-        let name = options.replica.as_deref().unwrap_or_default();
-        return Err(CliError::usage(format!("there is no replica {name:?}")));
-    }
+    let replicas = open::replicas(&subject, options.replica.as_deref(), &options.source)?;
     let runtime = super::runtime()?;
     let records = subject.database.as_ref().map(|database| Records::new(&open::state_dir(database)));
     let (mut shown, mut failed) = (Vec::new(), Vec::new());

@@ -10,8 +10,8 @@ use super::older;
 use super::open;
 use super::render::{self, Table, seconds};
 use super::settings::Subject;
-use super::{Context, GenerationsOptions, Levels, LtxOptions, Source};
-use crate::config::{duration, shown_url};
+use super::{Context, GenerationsOptions, Levels, LtxOptions};
+use crate::config::duration;
 use crate::legacy::Span;
 use crate::ltx::Level;
 use crate::replica::{Replica, Run, Segment};
@@ -26,7 +26,7 @@ pub(crate) fn ltx(options: &LtxOptions, context: &Context) -> Result<(), CliErro
 
 pub(super) fn segments(options: &LtxOptions, subject: &Subject) -> Result<(), CliError> {
     let settings = subject.named(options.replica.as_deref()).next();
-    let settings = settings.ok_or_else(|| unknown_replica(options.replica.as_deref(), &options.source))?;
+    let settings = settings.ok_or_else(|| open::unknown_replica(options.replica.as_deref(), &options.source))?;
     if options.replica.is_none() && subject.replicas.len() > 1 {
         let name = &settings.name;
         render::complain(&format!("Warning: listing replica {name:?}, use -replica to list another one"));
@@ -80,10 +80,7 @@ impl From<&Segment> for Row {
 pub(crate) fn generations(options: &GenerationsOptions, context: &Context) -> Result<(), CliError> {
     let subject = context.subject(&options.source, &options.config)?;
     context.start_log_beside_listing(&subject.warnings)?;
-    let replicas = subject.named(options.replica.as_deref()).map(open::replica).collect::<Result<Vec<_>, _>>()?;
-    if replicas.is_empty() {
-        return Err(unknown_replica(options.replica.as_deref(), &options.source));
-    }
+    let replicas = open::replicas(&subject, options.replica.as_deref(), &options.source)?;
     let now = written(&subject).unwrap_or_else(|| SystemTime::now().into());
     let runtime = super::runtime()?;
     let mut table = Table::new(["name", "generation", "lag", "start", "end"]);
@@ -153,14 +150,6 @@ fn lag(now: Timestamp, newest: Timestamp) -> String {
         _ => 1,
     };
     duration::show((lag / step * step).saturating_mul(1_000_000))
-}
-
-pub(super) fn unknown_replica(name: Option<&str>, source: &Source) -> CliError {
-    let name = name.unwrap_or_default();
-    CliError::usage(match source {
-        Source::Database(path) => format!("replica {name:?} not found for database {:?}", path.display().to_string()),
-        Source::Url(url) => format!("replica {name:?} is not what {} names", shown_url(url)),
-    })
 }
 
 #[cfg(test)]

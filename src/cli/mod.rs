@@ -55,10 +55,11 @@ pub use completion::Shell;
 pub use error::CliError;
 pub use options::{
     Ask, AuditOptions, CheckOptions, ConfigFlags, DatabasesOptions, DoctorOptions, DrillOptions, GenerationsOptions,
-    InfoJob, InfoOptions, Job, Levels, LtxOptions, Order, PinAction, PinOptions, PruneOptions, ReplicateOptions,
-    ResetOptions, RestoreAllOptions, RestoreJob, RestoreOptions, Source, StatusOptions, VersionOptions, WalOptions,
+    InfoJob, InfoOptions, Job, LtxOptions, Order, PinAction, PinOptions, PruneOptions, ReplicateOptions, ResetOptions,
+    RestoreAllOptions, RestoreJob, RestoreOptions, Source, StatusOptions, VersionOptions, WalOptions,
 };
 pub use settings::{Context, Subject};
+pub use values::Levels;
 
 /// Runs the command named by the words of the command line.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -154,7 +155,7 @@ fn run(words: &[String], context: &Context) -> Result<ExitCode, CliError> {
         "restore" => restore::run(&options::restore(&matches, program, SystemTime::now().into())?, context),
         "snapshots" => older::snapshots(&options::snapshots(&matches, program)?, context),
         "wal" => older::wal(&options::wal(&matches, program)?, context),
-        "version" => version::run(VersionOptions { verbose: matches.on("verbose") }),
+        "version" => version::run(options::version(&matches)),
         other => unreachable!("{other} is declared but not dispatched"),
     }
     .map(|()| ExitCode::SUCCESS)

@@ -16,10 +16,7 @@ use crate::types::Generation;
 pub(crate) fn snapshots(options: &GenerationsOptions, context: &Context) -> Result<(), CliError> {
     let subject = context.subject(&options.source, &options.config)?;
     context.start_log_beside_listing(&subject.warnings)?;
-    let replicas = subject.named(options.replica.as_deref()).map(open::replica).collect::<Result<Vec<_>, _>>()?;
-    if replicas.is_empty() {
-        return Err(listing::unknown_replica(options.replica.as_deref(), &options.source));
-    }
+    let replicas = open::replicas(&subject, options.replica.as_deref(), &options.source)?;
     let runtime = super::runtime()?;
     let mut table = Table::new(["replica", "generation", "index", "size", "created"]);
     for replica in &replicas {

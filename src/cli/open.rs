@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Source;
 use super::error::CliError;
+use super::settings::Subject;
 use crate::capture::{self, Parking};
 use crate::config;
-use crate::config::{Backend, Database, LtxEncoding, ReplicaSettings, S3Settings, Truncate};
+use crate::config::{Backend, Database, LtxEncoding, ReplicaSettings, S3Settings, Truncate, shown_url};
 use crate::daemon::{Destination, Job};
 use crate::ltx::Encoding;
 use crate::replica::{Layout, Replica, Spellings};
@@ -55,6 +57,20 @@ pub(super) fn place(settings: &ReplicaSettings) -> Result<Place, CliError> {
             Err(CliError::not_available(format!("replica type {:?}", settings.backend.kind().name())))
         }
     }
+}
+
+/// All replicas of a database, or those of this name; at least one.
+pub(super) fn replicas(subject: &Subject, name: Option<&str>, source: &Source) -> Result<Vec<Replica>, CliError> {
+    let replicas = subject.named(name).map(replica).collect::<Result<Vec<_>, _>>()?;
+    if replicas.is_empty() { Err(unknown_replica(name, source)) } else { Ok(replicas) }
+}
+
+pub(super) fn unknown_replica(name: Option<&str>, source: &Source) -> CliError {
+    let name = name.unwrap_or_default();
+    CliError::usage(match source {
+        Source::Database(path) => format!("replica {name:?} not found for database {:?}", path.display().to_string()),
+        Source::Url(url) => format!("replica {name:?} is not what {} names", shown_url(url)),
+    })
 }
 
 /// Opens a replica. Nothing is contacted yet.

@@ -17,12 +17,7 @@ use crate::restore::{Target, survey};
 pub(crate) fn run(options: &PinOptions, context: &Context) -> Result<(), CliError> {
     let subject = context.subject(&options.source, &options.config)?;
     context.start_log_beside_listing(&subject.warnings)?;
-    let chosen = subject.named(options.replica.as_deref());
-    let replicas = chosen.map(open::replica).collect::<Result<Vec<_>, _>>()?;
-    if replicas.is_empty() {
-        let name = options.replica.as_deref().unwrap_or_default();
-        return Err(CliError::usage(format!("there is no replica {name:?}")));
-    }
+    let replicas = open::replicas(&subject, options.replica.as_deref(), &options.source)?;
     let runtime = super::runtime()?;
     match &options.action {
         PinAction::List => {

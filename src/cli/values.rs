@@ -4,10 +4,26 @@
 use std::time::Duration;
 
 use super::flags::parse_int;
-use super::options::{Levels, Timeout, TxidLimit};
 use crate::config;
 use crate::replica::PinName;
 use crate::types::{Timestamp, Txid};
+
+/// Which levels to list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Levels {
+    /// This one, 0 to 9.
+    One(u8),
+    /// Level 0, then 1 to 9.
+    All,
+}
+
+/// `-txid`, where zero stands for the latest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TxidLimit(pub(crate) Option<Txid>);
+
+/// `-timeout`; `None` stands for a negative one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Timeout(pub(crate) Option<Duration>);
 
 /// `0` to `9`, or `all`.
 pub(crate) fn levels(text: &str) -> Result<Levels, String> {

@@ -9,6 +9,7 @@ use super::duration;
 use super::keys::{self, Effect, Key, Kind, Place};
 use super::scalar::{self, Meaning};
 use super::size;
+use super::spelling::nearest;
 use super::yaml::{Entry, Node, Value};
 
 /// Something in the config that will not do what its author expects.
@@ -87,7 +88,8 @@ impl Check {
             Some((key, value)) => (key, format!("{}...", &full[..full.len() - value.len()])),
             None => (entry.key.as_str(), full.to_owned()),
         };
-        let hint = keys::nearest(place, key).map(|name| format!(": did you mean {name:?}?"));
+        let known = keys::keys_in(place).map(|key| key.name);
+        let hint = nearest(key, known).map(|name| format!(": did you mean {name:?}?"));
         let text = format!("unknown key {full:?} (line {}) is ignored{}", entry.line, hint.unwrap_or_default());
         self.warn(entry, WarningKind::UnknownKey, text);
     }
@@ -97,7 +99,7 @@ impl Check {
         if entry.node.value != Value::Null {
             let subject = format!("key {full:?} (line {})", entry.line);
             match key.effect {
-                Effect::Now | Effect::Always | Effect::Refused(_) => {}
+                Effect::Now | Effect::Always => {}
                 Effect::Later => {
                     self.warn(entry, WarningKind::NoEffect, format!("{subject} has no effect in this version"));
                     self.quiet = true;

@@ -55,3 +55,43 @@ pub(crate) fn drill(own: Section<'_>, global: Section<'_>, name: &str) -> Result
     let interval = positive(interval).unwrap_or(DAY);
     Ok((!interval.is_zero()).then_some(Drill { interval, full, budget, checks, base_on_failure }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::config::tests::environment;
+
+    #[test]
+    fn drills_are_asked_for_and_inherit() {
+        let text = "drill: {interval: 6h, mode: full, budget: 1GB, check: [SELECT 1]}\n\
+                    dbs: [{path: a, replica: {path: b}}, {path: c, drill: {interval: 1h, check: [], on-failure: base}, \
+                    replica: {path: d}}, {path: e, drill: {interval: 0s}, replica: {path: f}}]";
+        let config = Config::parse(text, &environment()).unwrap();
+        let drills: Vec<Option<Drill>> = config.databases().unwrap().iter().map(|db| db.drill.clone()).collect();
+        let global = Drill {
+            interval: Duration::from_secs(6 * 3600),
+            full: true,
+            budget: Some(1_000_000_000),
+            checks: vec!["SELECT 1".to_owned()],
+            base_on_failure: false,
+        };
+        let own =
+            Drill { interval: Duration::from_secs(3600), checks: Vec::new(), base_on_failure: true, ..global.clone() };
+        assert_eq!(drills, [Some(global), Some(own), None]);
+        let config = Config::parse("dbs: [{path: a, replica: {path: b}}]", &environment()).unwrap();
+        assert_eq!(config.databases().unwrap()[0].drill, None);
+        for (drill, reason) in [
+            ("{mode: half}", "must be stream or full"),
+            ("{on-failure: panic}", "must be report or base"),
+            ("{check: [SELECT 1]}", "set mode to full"),
+            ("{interval: -1s}", "must not be negative"),
+            ("{budget: 0}", "must be greater than 0"),
+        ] {
+            let config =
+                Config::parse(&format!("dbs: [{{path: a, drill: {drill}, replica: {{path: b}}}}]"), &environment());
+            let error = config.unwrap().databases().unwrap_err().to_string();
+            assert!(error.contains(reason), "{drill}: {error}");
+        }
+    }
+}

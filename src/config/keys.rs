@@ -58,9 +58,6 @@ pub(crate) enum Effect {
     Always,
     /// Its feature is not built yet: say so when the daemon starts.
     Later,
-    /// Running without its feature would be worse than not running.
-    #[allow(dead_code, reason = "there is no such key at the moment")]
-    Refused(&'static str),
     /// It will never do anything again.
     Gone(&'static str),
 }
@@ -103,6 +100,7 @@ pub(crate) const KEYS: &[Key] = &[
     key(Top, "spool-max-size", Size, Now),
     key(Top, "disk-free-floor", Size, Now),
     key(Top, "park-after", Duration, Now),
+    key(Top, "drill", Map(Drill), Now),
     key(Top, "socket", Map(Socket), Now),
     key(Top, "mcp-addr", Text, Later),
     key(Logging, "level", Text, Now),
@@ -117,6 +115,11 @@ pub(crate) const KEYS: &[Key] = &[
     key(Retention, "enabled", Bool, Now),
     key(Retention, "grace", Duration, Now),
     key(Validation, "interval", Duration, Now),
+    key(Drill, "interval", Duration, Now),
+    key(Drill, "mode", Text, Now),
+    key(Drill, "budget", Size, Now),
+    key(Drill, "check", Texts, Now),
+    key(Drill, "on-failure", Text, Now),
     key(Socket, "enabled", Bool, Now),
     key(Socket, "path", Text, Now),
     key(Socket, "permissions", Mode, Now),
@@ -127,6 +130,7 @@ pub(crate) const KEYS: &[Key] = &[
     key(Database, "watch", Bool, Now),
     key(Database, "snapshot", Map(Snapshot), Now),
     key(Database, "audit-interval", Duration, Now),
+    key(Database, "drill", Map(Drill), Now),
     key(Database, "meta-path", Text, Now),
     key(Database, "meta-dir", Text, Now),
     key(Database, "monitor-interval", Duration, Now),
@@ -202,13 +206,6 @@ pub(crate) const KEYS: &[Key] = &[
     key(Shared, "max-reconnects", Int, Later),
     key(Shared, "reconnect-wait", Duration, Later),
     key(Shared, "timeout", Duration, Later),
-    key(Top, "drill", Map(Drill), Now),
-    key(Database, "drill", Map(Drill), Now),
-    key(Drill, "interval", Duration, Now),
-    key(Drill, "mode", Text, Now),
-    key(Drill, "budget", Size, Now),
-    key(Drill, "check", Texts, Now),
-    key(Drill, "on-failure", Text, Now),
     key(Shared, "age", Map(Age), Now),
     key(Keep, "last", Int, Now),
     key(Keep, "hourly", Int, Now),
@@ -229,38 +226,6 @@ pub(crate) fn keys_in(place: Place) -> impl Iterator<Item = &'static Key> {
     KEYS.iter().filter(move |key| key.place == place || (shared && key.place == Shared))
 }
 
-/// The known key nearest to a misspelt one, if any is near enough to mean it.
-pub(crate) fn nearest(place: Place, wrong: &str) -> Option<&'static str> {
-    let squash = |text: &str| text.to_ascii_lowercase().replace('_', "-");
-    let wrong = squash(wrong);
-    let limit = (wrong.chars().count() / 3).clamp(1, 3);
-    keys_in(place)
-        .map(|key| (distance(&wrong, &squash(key.name)), key.name))
-        .filter(|(distance, _)| *distance <= limit)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, name)| name)
-}
-
-/// How many letters must be changed, added, removed or swapped with a neighbour.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    // One row of the usual table per letter of `a`; a swap looks two rows back.
-    let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let change = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut best = change.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(rows[i - 2][j - 2] + 1);
-            }
-            row.push(best);
-        }
-        rows.push(row);
-    }
-    rows[a.len()][b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -270,7 +235,7 @@ mod tests {
     #[test]
     fn no_key_is_listed_twice_in_one_place() {
         for place in
-            [Top, Logging, Snapshot, Retention, Validation, Level, Socket, Database, Replica, Keep, Age, Webhook]
+            [Top, Logging, Snapshot, Retention, Validation, Level, Socket, Database, Replica, Keep, Age, Drill, Webhook]
         {
             let mut seen = HashSet::new();
             for key in keys_in(place) {
@@ -290,26 +255,5 @@ mod tests {
         // The original's 46, plus "ltx-encoding", "keep", "max-upload-rate", "create-only", "session-token",
         // "checksums", "conditional-writes", "tags" and "headers".
         assert_eq!(KEYS.iter().filter(|key| key.place == Shared).count(), 55);
-    }
-
-    #[test]
-    fn suggests_the_key_that_was_meant() {
-        let cases = [
-            (Top, "db", Some("dbs")),
-            (Top, "adr", Some("addr")),
-            (Database, "replcia", Some("replica")),
-            (Database, "monitor_interval", Some("monitor-interval")),
-            (Database, "Path", Some("path")),
-            (Database, "checkpoint-intervall", Some("checkpoint-interval")),
-            (Replica, "sync-intervall", Some("sync-interval")),
-            (Replica, "acces-key-id", Some("access-key-id")),
-            (Replica, "buckt", Some("bucket")),
-            (Top, "x", None),
-            (Top, "something-else", None),
-            (Logging, "addr", None),
-        ];
-        for (place, wrong, expected) in cases {
-            assert_eq!(nearest(place, wrong), expected, "{wrong}");
-        }
     }
 }

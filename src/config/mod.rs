@@ -26,6 +26,7 @@ mod s3;
 mod scalar;
 mod section;
 mod size;
+mod spelling;
 mod upkeep;
 mod url;
 mod yaml;
@@ -49,7 +50,6 @@ pub use s3::S3Settings;
 pub use upkeep::{Keep, Upkeep};
 pub use url::{ReplicaUrl, shown as shown_url};
 
-use keys::{Effect, KEYS, Place};
 use section::Section;
 
 /// Everything there is to know about what should be done.
@@ -60,8 +60,6 @@ pub struct Config {
     dbs: Vec<Database>,
     /// Databases whose settings make no sense.
     broken: Vec<Broken>,
-    /// Whole features that are asked for and not built.
-    not_built: Vec<String>,
     /// Entries for directories of databases.
     directories: Vec<Directory>,
     /// Settings of the program as a whole.
@@ -111,7 +109,6 @@ impl Config {
         let mut config = Self { tree: Some(Tree(tree.clone())), warnings: found.warnings, ..Self::default() };
         config.global = global::global(root, environment)?;
         config.logging = global::logging(root.section("logging"), &mut config.warnings)?;
-        config.not_built = refused(root, Place::Top);
         for (index, section) in root.sections("dbs").unwrap_or_default().into_iter().enumerate() {
             let entry = database::Entry { number: index + 1, section, global: root, environment };
             entry.check_early()?;
@@ -181,9 +178,6 @@ impl Config {
 
     /// Every database with an entry of its own, if each entry is in order and this build can do all that is asked.
     pub fn runnable(&self) -> Result<&[Database], Error> {
-        if let Some(reason) = self.not_built.first() {
-            return Err(Error::NotBuilt { reason: reason.clone() });
-        }
         let databases = self.databases()?;
         let templates = self.directories.iter().map(Directory::template);
         for replica in databases.iter().chain(templates).flat_map(|database| &database.replicas) {
@@ -223,18 +217,6 @@ impl Config {
         }
         Ok(())
     }
-}
-
-/// What a map asks for that would be worse ignored than refused.
-fn refused(section: Section<'_>, place: Place) -> Vec<String> {
-    let asked = |name| section.text(name).is_some();
-    KEYS.iter()
-        .filter(|key| key.place == place && asked(key.name))
-        .filter_map(|key| match key.effect {
-            Effect::Refused(reason) => Some(reason.to_owned()),
-            _ => None,
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -161,6 +161,8 @@ fn web(field: &str, what: &str, url: &str) -> Result<Secret, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::config::tests::{environment, secs};
 
     #[test]
     fn an_address_is_what_litestream_takes_it_for() {
@@ -179,6 +181,36 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(address(text).ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_of_monitoring_arrives() {
+        let of = |text: &str| Config::parse(text, &environment()).map(|config| config.global.monitoring);
+        assert_eq!(of("dbs: []").unwrap(), Monitoring::default());
+        let all = of("addr: ':9090'\naddr-token: abc\nmetrics-per-database: never\nhealth-objective: 10s\n\
+                      heartbeat-url: https://a/b\nwebhook: {url: http://c, headers: {X-A: b}, body: '{{status}}'}\n")
+        .unwrap();
+        assert_eq!(all.address, Some(Address { host: None, port: 9090 }));
+        assert_eq!(all.token, Some(Token::Text(Secret::new("abc"))));
+        assert_eq!((all.per_database, all.objective), (PerDatabase::Never, Some(secs(10))));
+        let heartbeat = all.heartbeat.unwrap();
+        assert_eq!((heartbeat.url.reveal(), heartbeat.interval), ("https://a/b", secs(300)));
+        let webhook = all.webhook.unwrap();
+        assert_eq!((webhook.headers[0].0.as_str(), webhook.headers[0].1.reveal()), ("X-A", "b"));
+        for (text, reason) in [
+            ("addr: localhost", "must hold a port"),
+            ("addr-token: a\naddr-token-file: b", "must not stand beside"),
+            ("metrics-per-database: some", "must be auto, always or never"),
+            ("health-objective: 0s", "must be greater than 0"),
+            ("heartbeat-url: ftp://a", "must be a valid HTTP or HTTPS URL"),
+            ("heartbeat-interval: 30s", "must be at least 1 minute"),
+            ("webhook: {body: x}", "has no url"),
+            ("webhook: {url: a.example}", "must be a valid HTTP or HTTPS URL"),
+            ("webhook: {url: http://a, headers: {'a b': c}}", "must be names and values of HTTP headers"),
+        ] {
+            let error = of(text).unwrap_err().to_string();
+            assert!(error.contains(reason), "{text}: {error}");
         }
     }
 }

@@ -159,6 +159,7 @@ fn time_of_day(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::tests::{parsed, secs};
 
     #[test]
     fn a_time_of_day_is_hours_and_minutes() {
@@ -169,6 +170,81 @@ mod tests {
         }
         for text in ["", "3", "24:00", "03:60", "+3:00", "03:00:00", "3 pm", ":", "003:00"] {
             assert_eq!(time_of_day(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_of_upkeep_arrives() {
+        let config = parsed(
+            "
+    levels: [{interval: 10s}, {interval: 1m}]
+    snapshot: {interval: 48h, at: \"03:30\", jitter: 20m}
+    retention: {enabled: false, grace: 2h}
+    l0-retention: 0
+    l0-retention-check-interval: 20s
+    validation: {interval: 6h}
+    verify-compaction: true
+    keep: {daily: 7, monthly: 3}
+    max-sync-ltx-files: 50
+    dbs:
+      - path: a
+        audit-interval: 1h
+        replicas:
+          - path: b
+            name: one
+          - path: c
+            name: two
+            retention-check-interval: 1m
+            max-sync-ltx-files: 0
+            keep: {last: 2, hourly: 1, weekly: 5, yearly: 9}
+      - path: d
+        replica: {path: e}
+    ",
+        );
+        assert_eq!(config.warnings, []);
+        let databases = config.databases().unwrap();
+        let expected = Upkeep {
+            levels: vec![secs(10), secs(60)],
+            snapshot_at: Some((secs(12_600), secs(1200))),
+            retention_enabled: false,
+            l0_retention: None,
+            check_interval: secs(20),
+            grace: secs(7200),
+            keep: Keep { daily: 7, monthly: 3, ..Keep::default() },
+            verify: true,
+            audit_interval: secs(3600),
+            max_segments: 50,
+        };
+        assert_eq!(databases[0].replicas[0].upkeep, expected);
+        let own = Upkeep {
+            check_interval: secs(60),
+            keep: Keep { last: 2, hourly: 1, weekly: 5, yearly: 9, ..Keep::default() },
+            max_segments: 0,
+            ..expected
+        };
+        assert_eq!(databases[0].replicas[1].upkeep, own);
+        assert_eq!(databases[1].replicas[0].upkeep.audit_interval, secs(6 * 3600));
+        let none = parsed("levels: []\ndbs: [{path: a, replica: {path: b}}]");
+        // Litestream uploads them one by one and stops after 256; here they become one object.
+        assert_eq!(none.databases().unwrap()[0].replicas[0].upkeep.max_segments, 0);
+        assert!(none.databases().unwrap()[0].replicas[0].upkeep.levels.is_empty());
+    }
+
+    #[test]
+    fn upkeep_settings_that_make_no_sense_are_refused() {
+        for (text, expected) in [
+            ("snapshot: {at: 3am}", "snapshot.at"),
+            ("snapshot: {jitter: 5m}", "snapshot.jitter"),
+            ("snapshot: {at: \"03:00\", jitter: 24h}", "snapshot.jitter"),
+            ("snapshot: {at: \"03:00\", interval: 6h}", "snapshot.interval"),
+            ("retention: {grace: -1s}", "retention.grace"),
+            ("audit-interval: 0s", "audit-interval"),
+            ("keep: {daily: -1}", "keep.daily"),
+            ("max-sync-ltx-files: -1", "max-sync-ltx-files"),
+        ] {
+            let config = parsed(&format!("{text}\ndbs: [{{path: a, replica: {{path: b}}}}]"));
+            let error = config.databases().unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
         }
     }
 }

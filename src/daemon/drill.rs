@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::shipping::{Shipping, db_name};
 use super::{Daemon, Shared};
+use crate::causes::with_causes;
 use crate::drill::plan::{Next, Spent, Subject, next};
 use crate::drill::{Error, LastProof, Mode, Proven, Records, rehearse};
 use crate::replica::Replica;
@@ -200,18 +201,4 @@ async fn pin_up(
             drill.proven = Some(ProvenPoint { txid, time, took });
         }
     });
-}
-
-fn with_causes(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-        source = error.source();
-    }
-    text
 }

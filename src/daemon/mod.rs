@@ -197,6 +197,7 @@ impl Daemon {
             limits: Limits {
                 disks: Arc::new(Disks::new(settings.disk_free_floor)),
                 spools: Some(Arc::new(Together::new(settings.spool_max_bytes))),
+                rivals: Arc::default(),
             },
             upkeep_jobs: tokio::sync::Semaphore::new(settings.upkeep_jobs.max(1)),
             closers: tokio::sync::Semaphore::new(processors),

@@ -13,8 +13,9 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::shipping::{Shipping, db_name, trim, wait_until, with_causes};
+use super::shipping::{Shipping, db_name, trim, wait_until};
 use super::{Entry, Shared};
+use crate::causes::with_causes;
 use crate::replica::{Replica, Shelf};
 use crate::spool::Uploaded;
 use crate::upkeep::{Now, Policy, Stepped, Stop, Upkeep};

@@ -4,7 +4,6 @@
 //! The objects lie in one folder beside the levels of a replica. Their names
 //! are new each time, so that two that try at a time do not meet.
 
-use std::error::Error as _;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,6 +12,7 @@ use futures::future::join_all;
 use tokio::time::timeout;
 
 use super::judge::{Facts, Seen, Stamp, Step};
+use crate::causes::with_causes;
 use crate::storage::{self, Body, ErrorKind, Key, LIST_PAGE, Put, PutOptions, Storage};
 use crate::types::Timestamp;
 
@@ -166,7 +166,7 @@ async fn put(storage: &dyn Storage, key: &Key, body: Vec<u8>, timestamp: Option<
 async fn attempt<T>(request: impl Future<Output = storage::Result<T>>) -> Step<T> {
     match timeout(PATIENCE, request).await {
         Ok(Ok(value)) => Step::Done(value),
-        Ok(Err(error)) => Step::Failed { kind: error.kind, reason: in_words(&error) },
+        Ok(Err(error)) => Step::Failed { kind: error.kind, reason: with_causes(&error) },
         Err(_) => {
             let reason = format!("no answer within {} seconds", PATIENCE.as_secs());
             Step::Failed { kind: ErrorKind::Later, reason }
@@ -180,20 +180,6 @@ fn discard<T>(step: Step<T>) -> Step<()> {
         Step::Failed { kind, reason } => Step::Failed { kind, reason },
         Step::Skipped => Step::Skipped,
     }
-}
-
-/// The error and its causes.
-fn in_words(error: &storage::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.ends_with(&more) {
-            text.push_str(&format!(": {more}"));
-        }
-        cause = error.source();
-    }
-    text
 }
 
 fn now() -> Timestamp {

@@ -9,6 +9,7 @@ use std::time::Instant;
 use prometheus::TextEncoder;
 use prometheus::proto;
 
+use super::MANY;
 use super::families::{FAMILIES, Kind, Merge, find};
 use super::process::Process;
 use super::source::Observed;
@@ -29,9 +30,6 @@ pub enum Detail {
     /// Never.
     Together,
 }
-
-/// With more databases than this they are shown as one.
-const MANY: usize = 1000;
 
 /// Calls to somebody who wants to be told.
 #[derive(Clone, Copy, Debug, Default)]

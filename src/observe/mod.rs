@@ -40,6 +40,10 @@ use self::ring::Ring;
 use crate::health::{Grade, Objective, Verdict, judge, lag};
 use crate::types::{Secret, Timestamp};
 
+/// With more databases than this, their metrics are shown as one, and all of them
+/// are looked at less often.
+const MANY: usize = 1000;
+
 /// What an observer is told about the way the program was started.
 #[derive(Clone, Debug, Default)]
 pub struct Options {

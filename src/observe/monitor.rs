@@ -9,7 +9,7 @@ use super::heartbeat::{Heart, Heartbeat};
 use super::outbound::Outbound;
 use super::told::Told;
 use super::webhook::{Bell, State, Webhook};
-use super::{Observer, view};
+use super::{MANY, Observer, view};
 use crate::health::{Cause, Grade, judge};
 use crate::status::Health;
 
@@ -17,8 +17,6 @@ use crate::status::Health;
 const LOOK: Duration = Duration::from_secs(1);
 /// Where there are many databases.
 const LOOK_AT_MANY: Duration = Duration::from_secs(5);
-/// From here on there are many.
-const MANY: usize = 1000;
 
 impl Observer {
     /// Runs until it is dropped.

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use crate::ltx;
 use crate::ltx::Header;
-use crate::ltx::index::{Entry, Parser, TAIL_SIZE, locate};
+use crate::ltx::index::{Entry, Parser, TAIL_SIZE, locate, parse};
 use crate::replica::{Replica, Segment};
 
 use super::error::RestoreError;
@@ -59,6 +59,16 @@ pub(super) enum Opened {
     Whole(Bytes),
     /// Its header and its last bytes.
     Large { header: Header, tail: Bytes },
+}
+
+impl Opened {
+    /// What it says of itself.
+    pub(super) fn header(&self, segment: &Segment) -> Result<Header, RestoreError> {
+        match self {
+            Self::Whole(bytes) => Header::decode(bytes).map_err(damaged(segment)),
+            Self::Large { header, .. } => Ok(*header),
+        }
+    }
 }
 
 /// Reads from one replica, a limited number of requests at a time.
@@ -163,6 +173,15 @@ impl IndexReader {
         let end = self.rest.end.min(start + self.fetcher.limits.index);
         self.fetcher.read(&self.segment, start..end).await
     }
+}
+
+/// The page index of a segment that is all there.
+pub(super) fn whole_index(bytes: &[u8], header: &Header, segment: &Segment) -> Result<Vec<Entry>, RestoreError> {
+    let blame = || damaged(segment);
+    let tail: &[u8; TAIL_SIZE] = bytes.last_chunk().ok_or_else(|| blame()(ltx::Error::Truncated { part: "index" }))?;
+    let list = locate(bytes.len() as u64, tail).map_err(blame())?;
+    let place = |at: u64| usize::try_from(at).expect("an offset in memory");
+    parse(&bytes[place(list.start)..place(list.end)], header, list.start).map_err(blame())
 }
 
 /// A range cut into pieces of at most `size`.

@@ -9,6 +9,7 @@
 //! Segments can be merged and deleted while they are being restored from. A
 //! restore that misses one lists again and plans again, a few times.
 
+mod ahead;
 mod apply;
 mod claims;
 mod delta;
@@ -24,8 +25,10 @@ mod pages;
 pub mod plan;
 mod points;
 pub mod ranges;
+mod run;
 mod survey;
 mod verify;
+mod walk;
 mod work;
 
 use std::path::Path;

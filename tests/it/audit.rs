@@ -11,11 +11,12 @@ use brooklet::audit::{ChainProof, Finding, Report, Scope, audit};
 use brooklet::drill::{Mode, rehearse};
 use brooklet::ltx::{Encoding, file_name};
 use brooklet::replica::{Layout, Replica};
-use brooklet::storage::{self, Body, FileStorage, Key, MemoryStorage, Object, PutOptions, Storage};
+use brooklet::storage::{self, FileStorage, Key, MemoryStorage, Storage};
 use brooklet::types::Timestamp;
 use bytes::Bytes;
 use tempfile::TempDir;
 
+use crate::between::{Behind, Between};
 use crate::history::{History, START, noise, range};
 use crate::legacy::{Kept, at};
 
@@ -381,10 +382,11 @@ async fn what_was_merged_away_meanwhile_is_not_missed() {
     for scope in [Scope::All, Scope::Chain] {
         let storage = Arc::new(MemoryStorage::new());
         before.replica(storage.clone(), "").await;
-        let moving = Arc::new(Moving { storage, after: after.clone(), moved: AtomicBool::new(false) });
+        let moving = Moving { storage: storage.clone(), after: after.clone(), moved: AtomicBool::new(false) };
+        let moving = Behind::new(moving, storage);
         let replica = Replica::new("memory".to_owned(), moving.clone(), Key::ROOT, Layout::Decimal);
         let report = audit(&replica, scope, now()).await.unwrap();
-        assert!(moving.moved.load(Ordering::SeqCst));
+        assert!(moving.between.moved.load(Ordering::SeqCst));
         assert_eq!(report.findings, [], "{scope:?}");
         assert_eq!(report.segments.unwrap().proof, ChainProof::Database);
     }
@@ -398,30 +400,14 @@ struct Moving {
 }
 
 #[async_trait::async_trait]
-impl Storage for Moving {
-    fn kind(&self) -> &'static str {
-        "memory"
-    }
-
-    async fn list(&self, prefix: &Key, after: Option<&Key>) -> storage::Result<Vec<Object>> {
-        self.storage.list(prefix, after).await
-    }
-
-    async fn get(&self, key: &Key, range: std::ops::Range<u64>) -> storage::Result<Bytes> {
+impl Between for Moving {
+    async fn get(&self, storage: &dyn Storage, key: &Key, read: std::ops::Range<u64>) -> storage::Result<Bytes> {
         if !self.moved.swap(true, Ordering::SeqCst) {
             self.after.replica(self.storage.clone(), "").await;
-            let gone = (5..=8).map(|n| Key::new(format!("ltx/0/{}", file_name(crate::history::range(n, n)))).unwrap());
-            self.storage.delete(&gone.collect::<Vec<_>>()).await?;
+            let gone = (5..=8).map(|n| Key::new(format!("ltx/0/{}", file_name(range(n, n)))).unwrap());
+            storage.delete(&gone.collect::<Vec<_>>()).await?;
         }
-        self.storage.get(key, range).await
-    }
-
-    async fn put(&self, key: &Key, body: Body, options: PutOptions) -> storage::Result<()> {
-        self.storage.put(key, body, options).await
-    }
-
-    async fn delete(&self, keys: &[Key]) -> storage::Result<()> {
-        self.storage.delete(keys).await
+        storage.get(key, read).await
     }
 }
 

@@ -1,17 +1,16 @@
 //! What the local disk and the network must not be asked for: room for a base,
 //! and full images that nobody needs.
 
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use brooklet::storage::{Body, FileStorage, Key, MemoryStorage, Object, PutOptions, Result, Storage};
-use bytes::Bytes;
+use brooklet::storage::{Body, FileStorage, Key, MemoryStorage, PutOptions, Result, Storage};
 use futures::StreamExt;
 
+use crate::between::{Behind, Between};
 use crate::capture::consistent_copy;
 use crate::running::{
     TABLE, assert_same_pages, bases, checkpoint, create, database, files_below, follow, insert, job, rebuild,
@@ -22,29 +21,16 @@ fn bytes_below(dir: &Path) -> u64 {
     files_below(dir).iter().filter_map(|path| path.metadata().ok()).map(|meta| meta.len()).sum()
 }
 
-/// A storage that looks at a local directory at each piece of a body that it gets.
+/// Looks at a local directory at each piece of a body that is sent.
 struct Measuring {
-    inner: FileStorage,
     dir: PathBuf,
     most: Arc<AtomicU64>,
     pieces: Arc<AtomicU64>,
 }
 
 #[async_trait]
-impl Storage for Measuring {
-    fn kind(&self) -> &'static str {
-        self.inner.kind()
-    }
-
-    async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Vec<Object>> {
-        self.inner.list(prefix, after).await
-    }
-
-    async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
-        self.inner.get(key, range).await
-    }
-
-    async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<()> {
+impl Between for Measuring {
+    async fn put(&self, storage: &dyn Storage, key: &Key, body: Body, options: PutOptions) -> Result<()> {
         let body = match body {
             Body::Stream(pieces) => {
                 let (dir, most, count) = (self.dir.clone(), self.most.clone(), self.pieces.clone());
@@ -56,11 +42,7 @@ impl Storage for Measuring {
             }
             body => body,
         };
-        self.inner.put(key, body, options).await
-    }
-
-    async fn delete(&self, keys: &[Key]) -> Result<()> {
-        self.inner.delete(keys).await
+        storage.put(key, body, options).await
     }
 }
 
@@ -78,15 +60,11 @@ async fn a_base_is_not_staged_on_the_local_disk() {
     checkpoint(&app, "TRUNCATE");
     let elsewhere = tempfile::tempdir().unwrap();
     let (most, pieces) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
-    let storage = Measuring {
-        inner: FileStorage::new(elsewhere.path()),
-        dir: dir.path().to_owned(),
-        most: most.clone(),
-        pieces: pieces.clone(),
-    };
+    let measuring = Measuring { dir: dir.path().to_owned(), most: most.clone(), pieces: pieces.clone() };
+    let storage = Behind::new(measuring, Arc::new(FileStorage::new(elsewhere.path())));
     let before = bytes_below(dir.path());
     assert!(before > MEGABYTES << 20);
-    let replica = replica_in(Arc::new(storage), "r");
+    let replica = replica_in(storage, "r");
     let daemon = follow(&path, &[&replica]).await;
     stop(daemon).await;
     assert!(pieces.load(Ordering::Relaxed) >= MEGABYTES / 2, "it is sent while it is read");

@@ -218,6 +218,32 @@ fn check_answers_as_monitoring_systems_expect() {
     assert_eq!(lost.status.code(), Some(2), "{}", text(&lost));
 }
 
+/// Without an address, the control socket is asked.
+#[test]
+fn check_asks_over_the_control_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, _app) = database(dir.path(), TABLE);
+    let socket = dir.path().join("control");
+    let enabled = format!("socket: {{enabled: true, path: {}}}", socket.display());
+    let mut program = Running::start(dir.path(), &path, &enabled);
+    program.until_ok(None);
+    let without_addr = dir.path().join("socket.yml");
+    let config = std::fs::read_to_string(&program.config).unwrap();
+    std::fs::write(&without_addr, config.split_once('\n').unwrap().1).unwrap();
+    let check = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_brooklet"));
+        command.args(["check", "-config"]).arg(&without_addr).output().unwrap()
+    };
+    let well = check();
+    assert_eq!(well.status.code(), Some(0), "{}", text(&well));
+    assert!(text(&well).starts_with("BROOKLET OK - "), "{}", text(&well));
+    program.child.kill().unwrap();
+    program.child.wait().unwrap();
+    let gone = check();
+    assert_eq!(gone.status.code(), Some(1), "{}", text(&gone));
+    assert!(text(&gone).contains(&format!("no daemon answers at {}", socket.display())), "{}", text(&gone));
+}
+
 /// Databases that are as a test wants them.
 #[derive(Default)]
 struct Made(Mutex<Vec<Health>>);

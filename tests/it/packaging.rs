@@ -235,17 +235,58 @@ fn bash_completes_commands_flags_and_files() {
     assert_eq!(complete(&["replicate", "-exec"]), "-exec -exec-exit-code");
     assert_eq!(complete(&["restore", "-o", "so"]), "some file.db");
     assert_eq!(complete(&["databases", "-exec"]), "");
-    for shell in ["zsh", "fish"] {
-        let script = brooklet(&["completion", shell]);
-        let path = dir.path().join(shell);
-        std::fs::write(&path, script).unwrap();
-        match Command::new(shell).arg("-n").arg(&path).output() {
-            Ok(done) => assert!(done.status.success(), "{shell}: {}", String::from_utf8_lossy(&done.stderr)),
-            Err(_) => eprintln!("skipped: there is no {shell}"),
-        }
-    }
     let failed = Command::new(env!("CARGO_BIN_EXE_brooklet")).args(["completion", "csh"]).output().unwrap();
     assert_eq!(failed.status.code(), Some(1));
+}
+
+/// What a shell prints for a script, each line's first word; `None` where there is no such shell.
+fn shell(words: &[&str], script: &str) -> Option<Vec<String>> {
+    let Ok(done) = Command::new(words[0]).args(&words[1..]).args(["-c", script]).output() else {
+        eprintln!("skipped: there is no {}", words[0]);
+        return None;
+    };
+    assert!(done.status.success() && done.stderr.is_empty(), "{}", String::from_utf8_lossy(&done.stderr));
+    let lines = String::from_utf8(done.stdout).unwrap();
+    Some(lines.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+}
+
+#[test]
+fn fish_completes_commands_and_flags() {
+    let script = brooklet(&["completion", "fish"]);
+    for (line, expected) in [
+        ("brooklet rest", vec!["restore"]),
+        ("brooklet help replic", vec!["replicate"]),
+        ("brooklet he", vec!["help"]),
+        ("brooklet replicate -exec", vec!["-exec", "-exec-exit-code"]),
+        ("brooklet databases -exec", vec![]),
+    ] {
+        let found = shell(&["fish", "--no-config"], &format!("{script}\ncomplete -C '{line}'"));
+        assert!(found.as_ref().is_none_or(|found| *found == expected), "{line}: {found:?}");
+    }
+}
+
+/// With stand-ins for what zsh itself completes with, which needs a terminal.
+#[test]
+fn zsh_completes_commands_and_flags() {
+    let script = brooklet(&["completion", "zsh"]);
+    let stand_ins =
+        "compdef() { }; _describe() { print -l -- ${commands%%:*} }; _arguments() { print -l -- ${@%%\\[*} }";
+    let complete = |words: &str, current: u32| {
+        let test = format!("{stand_ins}\n{script}\nwords=({words}) CURRENT={current}; _brooklet");
+        shell(&["zsh", "-f"], &test)
+    };
+    let Some(commands) = complete("brooklet re", 2) else { return };
+    assert!(
+        ["restore", "replicate", "help"].iter().all(|name| commands.iter().any(|found| found == name)),
+        "{commands:?}"
+    );
+    assert_eq!(complete("brooklet help re", 3).unwrap(), commands);
+    let flags = complete("brooklet replicate -ex", 3).unwrap();
+    assert!(
+        ["-exec", "-exec-exit-code", "-config"].iter().all(|name| flags.iter().any(|found| found == name)),
+        "{flags:?}"
+    );
+    assert!(!complete("brooklet databases -ex", 3).unwrap().contains(&"-exec".to_owned()));
 }
 
 #[test]

@@ -198,7 +198,7 @@ fn the_last_commit_of_a_deleted_database_is_captured() {
 #[test]
 fn on_a_nearly_full_disk_a_long_log_is_given_up() {
     let (mut rig, app, mut time) = rig();
-    let limits = Limits { disks: std::sync::Arc::new(Disks::new(Some(u64::MAX))), spools: None };
+    let limits = Limits { disks: std::sync::Arc::new(Disks::new(Some(u64::MAX))), ..Limits::default() };
     rig.reopen_with(|options| Options { limits, ..options });
     rig.capture();
     let reader = Connection::open(&rig.path).unwrap();

@@ -1,6 +1,5 @@
 //! Databases that come and go while the daemon runs.
 
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,55 +9,35 @@ use async_trait::async_trait;
 use brooklet::daemon::{Changed, Daemon, RegistryError, Settings, SyncError};
 use brooklet::replica::Replica;
 use brooklet::status::{DatabaseFacts, DatabaseId, Health};
-use brooklet::storage::{Body, Key, MemoryStorage, Object, PutOptions, Result, Storage};
-use bytes::Bytes;
+use brooklet::storage::{Body, Key, MemoryStorage, PutOptions, Result, Storage};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
+use crate::between::{Behind, Between};
 use crate::capture::consistent_copy;
 use crate::running::{
     PATIENCE, TABLE, arrives, assert_same_pages, database, insert, job, rebuild, replica_in, start, stop, wait_for,
 };
 
-/// A storage whose uploads hang while it is told so.
+/// Uploads hang while it is told so.
+#[derive(Default)]
 struct Hanging {
-    inner: MemoryStorage,
     hangs: AtomicBool,
 }
 
 impl Hanging {
-    fn new() -> Arc<Self> {
-        Arc::new(Self { inner: MemoryStorage::new(), hangs: AtomicBool::new(false) })
-    }
-
     fn hang(&self, hangs: bool) {
         self.hangs.store(hangs, Ordering::SeqCst);
     }
 }
 
 #[async_trait]
-impl Storage for Hanging {
-    fn kind(&self) -> &'static str {
-        self.inner.kind()
-    }
-
-    async fn list(&self, prefix: &Key, after: Option<&Key>) -> Result<Vec<Object>> {
-        self.inner.list(prefix, after).await
-    }
-
-    async fn get(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
-        self.inner.get(key, range).await
-    }
-
-    async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<()> {
+impl Between for Hanging {
+    async fn put(&self, storage: &dyn Storage, key: &Key, body: Body, options: PutOptions) -> Result<()> {
         if self.hangs.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
-        self.inner.put(key, body, options).await
-    }
-
-    async fn delete(&self, keys: &[Key]) -> Result<()> {
-        self.inner.delete(keys).await
+        storage.put(key, body, options).await
     }
 }
 
@@ -71,7 +50,7 @@ struct Place {
     dir: TempDir,
     path: PathBuf,
     app: Connection,
-    storage: Arc<Hanging>,
+    storage: Arc<Behind<Hanging>>,
     replica: Arc<Replica>,
     daemon: Daemon,
     id: DatabaseId,
@@ -80,7 +59,7 @@ struct Place {
 async fn place() -> Place {
     let dir = tempfile::tempdir().unwrap();
     let (path, app) = database(dir.path(), TABLE);
-    let storage = Hanging::new();
+    let storage = Behind::new(Hanging::default(), Arc::new(MemoryStorage::new()));
     let replica = replica_in(storage.clone(), "r");
     let daemon = start(vec![]);
     let id = daemon.add(job(&path, &[&replica])).unwrap();
@@ -140,7 +119,7 @@ async fn one_path_is_added_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_whose_upload_hangs_is_removed_in_time() {
     let Place { dir: _dir, path, app, storage, replica, daemon, id, .. } = place().await;
-    storage.hang(true);
+    storage.between.hang(true);
     insert(&app, 10);
     let begun = Instant::now();
     let unconfirmed = daemon.remove(id, Duration::from_millis(700)).await.unwrap();
@@ -148,7 +127,7 @@ async fn a_database_whose_upload_hangs_is_removed_in_time() {
     assert_eq!(unconfirmed.len(), 1);
     assert_eq!((&unconfirmed[0].path, unconfirmed[0].replica.as_deref()), (&path, Some("r")));
     // What was captured is kept, and the next run ships it.
-    storage.hang(false);
+    storage.between.hang(false);
     daemon.add(job(&path, &[&replica])).unwrap();
     arrives(&replica, &path).await;
     stop(daemon).await;
@@ -158,7 +137,7 @@ async fn a_database_whose_upload_hangs_is_removed_in_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn others_are_added_and_removed_while_one_is_being_stopped() {
     let Place { dir, app, storage, daemon, id, .. } = place().await;
-    storage.hang(true);
+    storage.between.hang(true);
     insert(&app, 1);
     let (other_path, _other_app) = database(dir.path(), TABLE);
     let other = replica_in(Arc::new(MemoryStorage::new()), "other");
@@ -205,11 +184,11 @@ async fn a_stopped_database_is_left_alone_until_it_is_started() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_left_over_is_shipped_after_the_next_start() {
     let Place { dir: _dir, path, app, storage, replica, daemon, id, .. } = place().await;
-    storage.hang(true);
+    storage.between.hang(true);
     insert(&app, 5);
     let stopped = daemon.pause(id, Duration::from_millis(500)).await.unwrap();
     assert!(matches!(&stopped, Changed::Done(unconfirmed) if unconfirmed.len() == 1), "{stopped:?}");
-    storage.hang(false);
+    storage.between.hang(false);
     daemon.resume(id, PATIENCE).await.unwrap();
     arrives(&replica, &path).await;
     stop(daemon).await;
@@ -249,7 +228,7 @@ async fn what_is_captured_now_is_known_and_its_confirmation_can_be_waited_for() 
     daemon.ship_now(id);
     daemon.confirmed(id, synced.captured, PATIENCE).await.unwrap();
     assert_same_pages(&rebuild(&replica).await, &consistent_copy(&path));
-    storage.hang(true);
+    storage.between.hang(true);
     insert(&app, 3);
     let synced = daemon.capture_now(id, PATIENCE).await.unwrap();
     let late = daemon.confirmed(id, synced.captured, Duration::from_millis(300)).await;

@@ -11,11 +11,12 @@ use brooklet::daemon::{Daemon, Destination, Job};
 use brooklet::ltx::Level;
 use brooklet::replica::{Listing, Replica};
 use brooklet::restore::Target;
-use brooklet::storage::{self, Body, FileStorage, Key, MemoryStorage, Object, PutOptions, Storage};
+use brooklet::storage::{self, Body, FileStorage, Key, MemoryStorage, PutOptions, Storage};
 use brooklet::upkeep::{Policy, Retention, Snapshots};
 use bytes::Bytes;
 use rusqlite::Connection;
 
+use crate::between::{Behind, Between};
 use crate::capture::consistent_copy;
 use crate::running::{
     PATIENCE, TABLE, assert_restores, assert_same_pages, database, insert, job, replica_in, start, stop, try_restore,
@@ -105,37 +106,21 @@ async fn segments_are_merged_and_deleted_while_they_are_written_and_restored() {
     assert_restores(&files, &path).await;
 }
 
-/// A storage in which nothing can be merged, each refusal with another text.
+/// Nothing can be merged, and each refusal has another text.
+#[derive(Default)]
 struct NoMerges {
-    inner: MemoryStorage,
     refused: AtomicU64,
     relents: AtomicBool,
 }
 
 #[async_trait]
-impl Storage for NoMerges {
-    fn kind(&self) -> &'static str {
-        "memory"
-    }
-
-    async fn list(&self, prefix: &Key, after: Option<&Key>) -> storage::Result<Vec<Object>> {
-        self.inner.list(prefix, after).await
-    }
-
-    async fn get(&self, key: &Key, range: std::ops::Range<u64>) -> storage::Result<Bytes> {
-        self.inner.get(key, range).await
-    }
-
-    async fn put(&self, key: &Key, body: Body, options: PutOptions) -> storage::Result<()> {
+impl Between for NoMerges {
+    async fn put(&self, storage: &dyn Storage, key: &Key, body: Body, options: PutOptions) -> storage::Result<()> {
         if key.as_str().contains("/ltx/1/") && !self.relents.load(Ordering::SeqCst) {
             let n = self.refused.fetch_add(1, Ordering::SeqCst);
             return Err(storage::Error::new(storage::ErrorKind::Refused, format!("access denied (request {n})")));
         }
-        self.inner.put(key, body, options).await
-    }
-
-    async fn delete(&self, keys: &[Key]) -> storage::Result<()> {
-        self.inner.delete(keys).await
+        storage.put(key, body, options).await
     }
 }
 
@@ -145,8 +130,7 @@ impl Storage for NoMerges {
 async fn a_failure_of_upkeep_is_told_once_with_advice_and_so_is_its_end() {
     let dir = tempfile::tempdir().unwrap();
     let (path, app) = database(dir.path(), TABLE);
-    let inner = MemoryStorage::new();
-    let storage = Arc::new(NoMerges { inner, refused: AtomicU64::new(0), relents: AtomicBool::new(false) });
+    let storage = Behind::new(NoMerges::default(), Arc::new(MemoryStorage::new()));
     let replica = replica_in(storage.clone(), "r");
     let policy = Policy { retention: None, snapshots: Snapshots { interval: PATIENCE * 100, at: None }, ..hurried() };
     let daemon = start(vec![kept(&path, &[&replica], &policy)]);
@@ -158,11 +142,11 @@ async fn a_failure_of_upkeep_is_told_once_with_advice_and_so_is_its_end() {
     };
     wait_for(&daemon, "the failure is on the board", told).await;
     let deadline = Instant::now() + PATIENCE;
-    while storage.refused.load(Ordering::SeqCst) < 3 {
+    while storage.between.refused.load(Ordering::SeqCst) < 3 {
         assert!(Instant::now() < deadline, "it is tried again");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    storage.relents.store(true, Ordering::SeqCst);
+    storage.between.relents.store(true, Ordering::SeqCst);
     wait_for(&daemon, "it is over", |f| f.replicas[0].upkeep_error.is_none()).await;
     stop(daemon).await;
     let lines = crate::running::log_lines(&path);
@@ -173,23 +157,14 @@ async fn a_failure_of_upkeep_is_told_once_with_advice_and_so_is_its_end() {
 
 /// A line that carries so many bytes a second, of all requests together.
 struct Slow {
-    storage: Arc<dyn Storage>,
     per_second: u64,
     free_at: tokio::sync::Mutex<tokio::time::Instant>,
     lost: AtomicU64,
 }
 
 #[async_trait]
-impl Storage for Slow {
-    fn kind(&self) -> &'static str {
-        self.storage.kind()
-    }
-
-    async fn list(&self, prefix: &Key, after: Option<&Key>) -> storage::Result<Vec<Object>> {
-        self.storage.list(prefix, after).await
-    }
-
-    async fn get(&self, key: &Key, range: std::ops::Range<u64>) -> storage::Result<Bytes> {
+impl Between for Slow {
+    async fn get(&self, storage: &dyn Storage, key: &Key, range: std::ops::Range<u64>) -> storage::Result<Bytes> {
         let takes = Duration::from_micros((range.end - range.start) * 1_000_000 / self.per_second);
         let until = {
             let mut free_at = self.free_at.lock().await;
@@ -197,19 +172,11 @@ impl Storage for Slow {
             *free_at
         };
         tokio::time::sleep_until(until).await;
-        let got = self.storage.get(key, range).await;
+        let got = storage.get(key, range).await;
         if got.is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
         got
-    }
-
-    async fn put(&self, _: &Key, _: Body, _: PutOptions) -> storage::Result<()> {
-        unreachable!("only read")
-    }
-
-    async fn delete(&self, _: &[Key]) -> storage::Result<()> {
-        unreachable!("only read")
     }
 }
 
@@ -252,7 +219,7 @@ async fn restores_over_a_slow_line_outlast_upkeep_every_second() {
         let (storage, name) = (storage.clone(), replica.name().to_owned());
         tokio::spawn(async move {
             let free_at = tokio::sync::Mutex::new(tokio::time::Instant::now());
-            let slow = Arc::new(Slow { storage, per_second: 1_000_000, free_at, lost: AtomicU64::new(0) });
+            let slow = Behind::new(Slow { per_second: 1_000_000, free_at, lost: AtomicU64::new(0) }, storage);
             let read = replica_in(slow.clone(), &name);
             let mut took = Vec::new();
             while Instant::now() < until {
@@ -261,7 +228,7 @@ async fn restores_over_a_slow_line_outlast_upkeep_every_second() {
                 assert!(bytes.len() > 3_000_000, "{}", bytes.len());
                 took.push(begun.elapsed());
             }
-            (took, slow.lost.load(Ordering::Relaxed))
+            (took, slow.between.lost.load(Ordering::Relaxed))
         })
     });
     while Instant::now() < until {

@@ -9,7 +9,8 @@ use std::time::Duration;
 use futures::future::join_all;
 
 use super::state::{Line, State, Thresholds};
-use crate::cli::error::{CliError, chain};
+use crate::causes::with_causes;
+use crate::cli::error::CliError;
 use crate::cli::open;
 use crate::config::{Database, ReplicaSettings};
 use crate::replica::Replica;
@@ -57,11 +58,11 @@ fn line(name: &str, changed: Option<Timestamp>, newest: Option<Timestamp>, criti
 /// The time of the newest transaction on a replica.
 async fn newest(settings: &ReplicaSettings) -> Result<Option<Timestamp>, String> {
     let replica: Replica = open::replica(settings).map_err(|error| error.to_string())?;
-    let listing = replica.list_all().await.map_err(|error| chain(&error))?;
+    let listing = replica.list_all().await.map_err(|error| with_causes(&error))?;
     let last = listing.segments().max_by_key(|segment| (segment.txids.max(), std::cmp::Reverse(segment.level)));
     match last {
         Some(last) => {
-            replica.read_header(last).await.map(|header| Some(header.timestamp)).map_err(|error| chain(&error))
+            replica.read_header(last).await.map(|header| Some(header.timestamp)).map_err(|error| with_causes(&error))
         }
         None => Ok(None),
     }

@@ -1,11 +1,14 @@
-//! One question to the daemon, over HTTP.
+//! One question to the daemon, over HTTP: at its address, or over its control socket.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::cli::runtime;
+use crate::control::{Client, ClientError};
 use crate::types::Secret;
 
 /// Why there is no answer.
@@ -26,8 +29,20 @@ impl From<io::Error> for Error {
 /// Longer answers are not the daemon's: ten thousand databases take some ten megabytes.
 const LONGEST: u64 = 256 << 20;
 
+/// What `/status` on the control socket says, which is the same as below. Who may open the socket needs no token.
+pub(super) fn over_socket(socket: &Path, timeout: Duration) -> Result<Value, Error> {
+    let runtime = runtime().map_err(|error| Error::Refused(error.to_string()))?;
+    runtime.block_on(Client::new(socket, Some(timeout)).get("/status", &[])).map_err(|error| match error {
+        ClientError::Unreachable { reason, .. } => Error::Absent(reason),
+        ClientError::Late(_) => Error::Absent(error.to_string()),
+        ClientError::Unknown { .. } | ClientError::Refused { .. } | ClientError::Unreadable(_) => {
+            Error::Refused(error.to_string())
+        }
+    })
+}
+
 /// What `/api/status` says.
-pub(super) fn status(addr: &str, token: Option<&Secret>, timeout: Duration) -> Result<Value, Error> {
+pub(super) fn over_tcp(addr: &str, token: Option<&Secret>, timeout: Duration) -> Result<Value, Error> {
     let deadline = Instant::now() + timeout;
     let mut stream = connect(addr, deadline)?;
     let authorization = token.map_or_else(String::new, |token| format!("Authorization: Bearer {}\r\n", token.reveal()));

@@ -46,17 +46,24 @@ fn check(options: &CheckOptions, context: &Context) -> Result<Outcome, CliError>
         (None, Some(address)) => Some(nearby(address)),
         (None, None) => None,
     };
-    let Some(addr) = addr else {
-        let config = config?;
-        let reason = "the config has no \"addr\" at which a daemon could be asked".to_owned();
-        return without_daemon(&config, database.as_deref(), reason, thresholds, options.timeout);
+    let socket =
+        config.as_ref().ok().and_then(|config| config.global.socket.as_ref().map(|socket| socket.path.clone()));
+    let (place, answer) = match (addr, socket) {
+        (Some(addr), _) => {
+            let answer = ask::over_tcp(&addr, token(options, &monitoring)?.as_ref(), options.timeout);
+            (addr, answer)
+        }
+        (None, Some(socket)) => (socket.display().to_string(), ask::over_socket(&socket, options.timeout)),
+        (None, None) => {
+            let reason = "the config has neither \"addr\" nor \"socket\" at which a daemon could be asked".to_owned();
+            return without_daemon(&config?, database.as_deref(), reason, thresholds, options.timeout);
+        }
     };
-    let token = token(options, &monitoring)?;
-    match ask::status(&addr, token.as_ref(), options.timeout) {
+    match answer {
         Ok(status) => Ok(state::of_daemon(&status, database.as_deref(), thresholds)?),
-        Err(ask::Error::Refused(reason)) => Err(CliError::failed(format!("the daemon at {addr}: {reason}"))),
+        Err(ask::Error::Refused(reason)) => Err(CliError::failed(format!("the daemon at {place}: {reason}"))),
         Err(ask::Error::Absent(reason)) => {
-            let reason = format!("no daemon answers at {addr}: {reason}");
+            let reason = format!("no daemon answers at {place}: {reason}");
             without_daemon(&config?, database.as_deref(), reason, thresholds, options.timeout)
         }
     }

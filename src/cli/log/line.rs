@@ -7,6 +7,7 @@ use jiff::Zoned;
 use tracing::field::{Field, Visit};
 use tracing::{Level, Metadata};
 
+use crate::causes::with_causes;
 use crate::config::duration;
 
 /// Everything a line tells.
@@ -119,13 +120,7 @@ impl Visit for Fields {
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        let mut text = value.to_string();
-        let mut cause = value.source();
-        while let Some(error) = cause {
-            text.push_str(&format!(": {error}"));
-            cause = error.source();
-        }
-        self.push(field, Value::Text(text));
+        self.push(field, Value::Text(with_causes(value)));
     }
 }
 

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::fleet::{Fleet, RegisterError, only_here};
-use crate::cli::error::chain;
+use crate::causes::with_causes;
 use crate::config::Socket;
 use crate::control::{
     Changed as Done, DatabaseRequest, Info, List, Listed, Position, Refusal, RegisterRequest, SyncRequest, Synced,
@@ -76,7 +76,7 @@ impl Refused {
     }
 
     fn failed(error: impl std::error::Error + 'static) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, chain(&error))
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, with_causes(&error))
     }
 
     fn unknown(path: &Path) -> Self {

@@ -228,21 +228,26 @@ impl Command<'_> {
                 "restored the newest point captured at or before the time asked for"
             );
         }
-        let how = self.options.integrity_check.name();
-        if how != "none" {
-            tracing::info!(mode = how, "post-restore integrity check passed");
-        }
         Summary {
             db_path: self.path.display().to_string(),
             replica: replica.kind(),
             txid: plan.end().to_string(),
             duration_ms: elapsed.as_millis(),
-            integrity_check: how,
+            integrity_check: self.checked(),
             timestamp: Some(time.to_string()),
             before: neighbours.before.map(NamedPoint::from),
             after: neighbours.after.map(NamedPoint::from),
             ..Summary::default()
         }
+    }
+
+    /// The name of the check that the result has passed.
+    fn checked(&self) -> &'static str {
+        let how = self.options.integrity_check.name();
+        if how != "none" {
+            tracing::info!(mode = how, "post-restore integrity check passed");
+        }
+        how
     }
 
     fn report_older(&self, report: &OlderReport, elapsed: Duration) -> Summary {
@@ -252,15 +257,11 @@ impl Command<'_> {
             path = %self.path.display(), replica = replica.name(), format = "0.3", generation = %plan.generation(),
             index, time = %plan.time(), checked = "file and log checksums", "database restored"
         );
-        let how = self.options.integrity_check.name();
-        if how != "none" {
-            tracing::info!(mode = how, "post-restore integrity check passed");
-        }
         Summary {
             db_path: self.path.display().to_string(),
             replica: replica.kind(),
             duration_ms: elapsed.as_millis(),
-            integrity_check: how,
+            integrity_check: self.checked(),
             format: Some("0.3"),
             generation: Some(plan.generation().to_string()),
             index: Some(index),

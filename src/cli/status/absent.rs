@@ -8,7 +8,8 @@ use futures::future::join_all;
 use super::row::{Reason, Row, Seen, SeenReplica};
 use crate::capture::state::State;
 use crate::capture::{LocalState, Options};
-use crate::cli::error::{CliError, chain};
+use crate::causes::with_causes;
+use crate::cli::error::CliError;
 use crate::cli::open;
 use crate::config::{Database, ReplicaSettings};
 use crate::ltx::Header;
@@ -66,10 +67,10 @@ fn local(database: &Database) -> Here {
 async fn newest(settings: &ReplicaSettings, timeout: Option<Duration>) -> Result<There, String> {
     let look = async {
         let replica = open::replica(settings).map_err(|error| error.to_string())?;
-        let listing = replica.list_all().await.map_err(|error| chain(&error))?;
+        let listing = replica.list_all().await.map_err(|error| with_causes(&error))?;
         let last = listing.segments().max_by_key(|s| (s.txids.max(), std::cmp::Reverse(s.level))).copied();
         let newest = match last {
-            Some(last) => Some(replica.read_header(&last).await.map_err(|error| chain(&error))?),
+            Some(last) => Some(replica.read_header(&last).await.map_err(|error| with_causes(&error))?),
             None => None,
         };
         Ok(There { listing, newest })

@@ -1,7 +1,9 @@
 //! What becomes of keys, URLs and the environment.
 
 use super::*;
-use crate::config::{Backend, Config, ReplicaSettings};
+use crate::config::{Backend, Config, Environment, ReplicaSettings};
+use crate::storage::s3::Credentials;
+use crate::types::Secret;
 
 fn environment(variables: &[(&str, &str)]) -> Environment {
     Environment {

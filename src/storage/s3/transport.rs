@@ -17,7 +17,7 @@ use aws_smithy_runtime_api::client::http::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::body::{Error as BodyError, SdkBody};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::runtime;
@@ -91,6 +91,9 @@ impl HttpConnector for Http {
     }
 }
 
+/// What a body gives when it is asked for more.
+type Polled = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
+
 /// A body on its way out, in pieces.
 struct Sent {
     body: SdkBody,
@@ -101,12 +104,9 @@ struct Sent {
 
 impl Body for Sent {
     type Data = Bytes;
-    type Error = aws_smithy_types::body::Error;
+    type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
         self.progress.moved();
         if self.rest.is_empty() {
             match ready!(Pin::new(&mut self.body).poll_frame(context)).map(|frame| frame.map(Frame::into_data)) {
@@ -143,12 +143,9 @@ struct Received {
 
 impl Body for Received {
     type Data = Bytes;
-    type Error = aws_smithy_types::body::Error;
+    type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled {
         let polled = Pin::new(&mut self.body).poll_frame(context);
         if polled.is_ready() {
             self.progress.moved();

@@ -2,21 +2,18 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use async_trait::async_trait;
 use brooklet::ltx::{Encoder, Encoding, Header, Proof};
 use brooklet::restore::{Limits, Options, PlanError, RestoreError, Target, restore};
-use brooklet::storage::{self, Body, Key, MemoryStorage, Object, PutOptions, Storage};
+use brooklet::storage::MemoryStorage;
 use brooklet::types::{PageSize, Pgno, RollingChecksum, Timestamp, page_checksum};
-use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::{Scratch, TINY, evidence, options};
+use super::{Counting, Scratch, TINY, evidence, options};
+use crate::between::Behind;
 use crate::history::{self, History, START, Stored, noise, range, time_of, txid};
 
 /// What one generated transaction does: pages it changes, and the new size.
@@ -209,44 +206,15 @@ async fn of_a_large_segment_only_what_is_needed_is_fetched() {
     history.commit((1..=3900).map(|n| (n, noise(u64::from(n) + 5000, 512))), 4000);
     let memory = Arc::new(MemoryStorage::new());
     history.replica(memory.clone(), "r").await;
-    let counting = Arc::new(Counting { inner: memory, bytes: AtomicU64::new(0) });
+    let counting = Behind::new(Counting::default(), memory);
     let replica = history::shelf(counting.clone(), "r");
     let limits = Limits { whole: 1 << 16, range: 1 << 16, ..Limits::default() };
     let options = Options { limits, ..options(Target::Latest) };
     let (bytes, _) = Scratch::new().restore(&replica, &options).await.unwrap();
     assert!(bytes == history.file(2), "a wrong database");
-    let fetched = counting.bytes.load(Ordering::Relaxed);
+    let fetched = counting.between.bytes();
     let database = bytes.len() as u64;
     assert!(fetched < database * 11 / 10, "{fetched} bytes for a database of {database}");
-}
-
-struct Counting {
-    inner: Arc<MemoryStorage>,
-    bytes: AtomicU64,
-}
-
-#[async_trait]
-impl Storage for Counting {
-    fn kind(&self) -> &'static str {
-        "memory"
-    }
-
-    async fn list(&self, prefix: &Key, after: Option<&Key>) -> storage::Result<Vec<Object>> {
-        self.inner.list(prefix, after).await
-    }
-
-    async fn get(&self, key: &Key, range: Range<u64>) -> storage::Result<Bytes> {
-        self.bytes.fetch_add(range.end - range.start, Ordering::Relaxed);
-        self.inner.get(key, range).await
-    }
-
-    async fn put(&self, key: &Key, body: Body, options: PutOptions) -> storage::Result<()> {
-        self.inner.put(key, body, options).await
-    }
-
-    async fn delete(&self, keys: &[Key]) -> storage::Result<()> {
-        self.inner.delete(keys).await
-    }
 }
 
 /// The page at the first gibibyte is left out of every segment. Nearly all pages

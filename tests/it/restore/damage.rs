@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use brooklet::ltx::Encoding;
 use brooklet::restore::{IntegrityCheck, Limits, Options, PlanError, RestoreError, Target};
-use brooklet::storage::{self, Body, ErrorKind, Key, MemoryStorage, Object, PutOptions, Retry, Storage};
+use brooklet::storage::{self, ErrorKind, Key, MemoryStorage, Object, Retry, Storage};
 use bytes::Bytes;
 
 use super::chains::five;
-use super::{Scratch, TINY, options};
+use super::{Merge, Scratch, TINY, options};
+use crate::between::{Behind, Between};
 use crate::history::{self, History, noise, range, txid};
 
 /// A base of some pages, increments, and a merge: all of it is needed for the
@@ -259,64 +260,20 @@ async fn a_wrong_byte_in_a_stretch_names_its_segment() {
     }
 }
 
-/// A storage that somebody else works in, or that has a bad day: told of each
-/// read before it happens, and may answer for it.
-struct Meddling<F> {
-    inner: Arc<MemoryStorage>,
-    reads: AtomicUsize,
-    meddle: F,
-}
-
-#[async_trait]
-impl<F> Storage for Meddling<F>
-where
-    F: AsyncMeddle,
-{
-    fn kind(&self) -> &'static str {
-        "memory"
-    }
-
-    async fn list(&self, prefix: &Key, after: Option<&Key>) -> storage::Result<Vec<Object>> {
-        self.inner.list(prefix, after).await
-    }
-
-    async fn get(&self, key: &Key, range: Range<u64>) -> storage::Result<Bytes> {
-        let read = self.reads.fetch_add(1, Ordering::SeqCst);
-        self.meddle.before(&self.inner, key, read).await?;
-        self.inner.get(key, range).await
-    }
-
-    async fn put(&self, key: &Key, body: Body, options: PutOptions) -> storage::Result<()> {
-        self.inner.put(key, body, options).await
-    }
-
-    async fn delete(&self, keys: &[Key]) -> storage::Result<()> {
-        self.inner.delete(keys).await
-    }
-}
-
-#[async_trait]
-trait AsyncMeddle: Send + Sync + 'static {
-    async fn before(&self, storage: &MemoryStorage, key: &Key, read: usize) -> storage::Result<()>;
-}
-
 /// Merges and deletes while a restore is under way, at the given read.
 struct Upkeep {
+    reads: AtomicUsize,
     at: usize,
-    merged: history::Stored,
+    merge: Merge,
 }
 
 #[async_trait]
-impl AsyncMeddle for Upkeep {
-    async fn before(&self, storage: &MemoryStorage, _key: &Key, read: usize) -> storage::Result<()> {
-        if read == self.at {
-            let key = Key::new(format!("r/ltx/{}/{}.ltx", self.merged.level, self.merged.txids)).unwrap();
-            let options = PutOptions { how: storage::Put::Replace, timestamp: None };
-            storage.put(&key, Body::from(self.merged.bytes.clone()), options).await?;
-            let gone: Vec<Key> = (1..=4).map(|n| Key::new(format!("r/ltx/0/{}.ltx", range(n, n))).unwrap()).collect();
-            storage.delete(&gone).await?;
+impl Between for Upkeep {
+    async fn get(&self, storage: &dyn Storage, key: &Key, range: Range<u64>) -> storage::Result<Bytes> {
+        if self.reads.fetch_add(1, Ordering::SeqCst) == self.at {
+            self.merge.run(storage, "r").await?;
         }
-        Ok(())
+        storage.get(key, range).await
     }
 }
 
@@ -330,8 +287,8 @@ async fn a_restore_survives_upkeep_at_any_of_its_reads() {
             let merged = history.segments.pop().unwrap();
             let memory = Arc::new(MemoryStorage::new());
             history.replica(memory.clone(), "r").await;
-            let storage = Meddling { inner: memory, reads: AtomicUsize::new(0), meddle: Upkeep { at, merged } };
-            let replica = history::shelf(Arc::new(storage), "r");
+            let upkeep = Upkeep { reads: AtomicUsize::new(0), at, merge: Merge { merged, gone: 1..=4 } };
+            let replica = history::shelf(Behind::new(upkeep, memory), "r");
             let options = Options { limits, ..options(Target::Latest) };
             let (bytes, _) = Scratch::new().restore(&replica, &options).await.unwrap();
             assert!(bytes == history.file(5), "upkeep at read {at}");
@@ -341,32 +298,16 @@ async fn a_restore_survives_upkeep_at_any_of_its_reads() {
 
 /// A listing that was taken while segments were merged: the first look at level
 /// 2 comes before the merge, the first look at level 0 after the deletion.
+#[derive(Default)]
 struct Torn {
-    inner: Arc<MemoryStorage>,
     looks: AtomicUsize,
 }
 
 #[async_trait]
-impl Storage for Torn {
-    fn kind(&self) -> &'static str {
-        "memory"
-    }
-
-    async fn list(&self, prefix: &Key, after: Option<&Key>) -> storage::Result<Vec<Object>> {
+impl Between for Torn {
+    async fn list(&self, storage: &dyn Storage, prefix: &Key, after: Option<&Key>) -> storage::Result<Vec<Object>> {
         let merged = prefix.as_str() == "r/ltx/2" && self.looks.fetch_add(1, Ordering::SeqCst) == 0;
-        if merged { Ok(Vec::new()) } else { self.inner.list(prefix, after).await }
-    }
-
-    async fn get(&self, key: &Key, range: Range<u64>) -> storage::Result<Bytes> {
-        self.inner.get(key, range).await
-    }
-
-    async fn put(&self, key: &Key, body: Body, options: PutOptions) -> storage::Result<()> {
-        self.inner.put(key, body, options).await
-    }
-
-    async fn delete(&self, keys: &[Key]) -> storage::Result<()> {
-        self.inner.delete(keys).await
+        if merged { Ok(Vec::new()) } else { storage.list(prefix, after).await }
     }
 }
 
@@ -380,7 +321,7 @@ async fn a_torn_listing_is_not_believed() {
     for target in [Target::Latest, Target::Txid(txid(4)), Target::Timestamp(history::time_of(4))] {
         let memory = Arc::new(MemoryStorage::new());
         history.replica(memory.clone(), "r").await;
-        let replica = history::shelf(Arc::new(Torn { inner: memory, looks: AtomicUsize::new(0) }), "r");
+        let replica = history::shelf(Behind::new(Torn::default(), memory), "r");
         let (bytes, report) = Scratch::new().restore(&replica, &options(target)).await.unwrap();
         assert!(bytes == history.file(report.candidate.plan.end().get()), "{target:?}");
     }
@@ -388,14 +329,15 @@ async fn a_torn_listing_is_not_believed() {
 
 /// Fails every read once or more; a proxy that cuts connections looks like this.
 struct Cuts {
+    reads: AtomicUsize,
     every: usize,
 }
 
 #[async_trait]
-impl AsyncMeddle for Cuts {
-    async fn before(&self, _storage: &MemoryStorage, key: &Key, read: usize) -> storage::Result<()> {
-        if read.is_multiple_of(self.every) {
-            Ok(())
+impl Between for Cuts {
+    async fn get(&self, storage: &dyn Storage, key: &Key, range: Range<u64>) -> storage::Result<Bytes> {
+        if self.reads.fetch_add(1, Ordering::SeqCst).is_multiple_of(self.every) {
+            storage.get(key, range).await
         } else {
             Err(storage::Error::new(ErrorKind::Later, format!("{key}: connection reset")))
         }
@@ -408,8 +350,8 @@ async fn a_broken_transfer_resumes_with_the_piece_it_broke_in() {
     let history = needed(true, Encoding::Block);
     let memory = Arc::new(MemoryStorage::new());
     history.replica(memory.clone(), "r").await;
-    let storage = Meddling { inner: memory, reads: AtomicUsize::new(0), meddle: Cuts { every: 3 } };
-    let storage: Arc<dyn Storage> = Arc::new(Retry::with_dice(Arc::new(storage), Box::new(|| 0)));
+    let cuts = Behind::new(Cuts { reads: AtomicUsize::new(0), every: 3 }, memory);
+    let storage: Arc<dyn Storage> = Arc::new(Retry::with_dice(cuts, Box::new(|| 0)));
     let replica = history::shelf(storage, "r");
     for limits in [TINY, Limits::default()] {
         let options = Options { limits, parallelism: 1, ..options(Target::Latest) };

@@ -1,48 +1,15 @@
 //! Bringing a database up to date instead of fetching all of it.
 
 use std::fs;
-use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use async_trait::async_trait;
 use brooklet::ltx::Encoding;
 use brooklet::restore::{Evidence, Options, Target};
-use brooklet::storage::{self, Body, Key, MemoryStorage, Object, PutOptions, Storage};
-use bytes::Bytes;
+use brooklet::storage::MemoryStorage;
 
-use super::{Scratch, TINY, options};
+use super::{Counting, Scratch, TINY, options};
+use crate::between::Behind;
 use crate::history::{self, History, noise, range, txid};
-
-/// Counts the bytes that are read.
-pub(super) struct Counting {
-    pub(super) inner: Arc<MemoryStorage>,
-    pub(super) bytes: AtomicU64,
-}
-
-#[async_trait]
-impl Storage for Counting {
-    fn kind(&self) -> &'static str {
-        "memory"
-    }
-
-    async fn list(&self, prefix: &Key, after: Option<&Key>) -> storage::Result<Vec<Object>> {
-        self.inner.list(prefix, after).await
-    }
-
-    async fn get(&self, key: &Key, range: Range<u64>) -> storage::Result<Bytes> {
-        self.bytes.fetch_add(range.end - range.start, Ordering::SeqCst);
-        self.inner.get(key, range).await
-    }
-
-    async fn put(&self, key: &Key, body: Body, options: PutOptions) -> storage::Result<()> {
-        self.inner.put(key, body, options).await
-    }
-
-    async fn delete(&self, keys: &[Key]) -> storage::Result<()> {
-        self.inner.delete(keys).await
-    }
-}
 
 fn delta(target: Target) -> Options {
     Options { delta: true, limits: TINY, ..options(target) }
@@ -185,7 +152,7 @@ async fn little_is_fetched_for_a_copy_that_misses_little() {
     }
     let memory = Arc::new(MemoryStorage::new());
     history.replica(memory.clone(), "r").await;
-    let counting = Arc::new(Counting { inner: memory, bytes: AtomicU64::new(0) });
+    let counting = Behind::new(Counting::default(), memory);
     let replica = history::shelf(counting.clone(), "r");
     let scratch = Scratch::new();
     fs::write(scratch.path(), history.file(491)).unwrap();
@@ -193,6 +160,6 @@ async fn little_is_fetched_for_a_copy_that_misses_little() {
     let (bytes, report) = scratch.restore(&replica, &options).await.unwrap();
     assert!(bytes == history.file(501));
     assert_eq!(report.built_upon, Some(txid(491)));
-    let (read, whole) = (counting.bytes.load(Ordering::SeqCst), history.file(501).len() as u64);
+    let (read, whole) = (counting.between.bytes(), history.file(501).len() as u64);
     assert!(read * 20 < whole, "{read} of {whole} bytes");
 }

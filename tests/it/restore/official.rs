@@ -17,20 +17,10 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::{Scratch, TINY, options};
+use crate::legacy::crc32;
 
 fn at(dir: &Path) -> Replica {
     Replica::new("file".into(), Arc::new(FileStorage::new(dir)), Key::ROOT, Layout::Decimal)
-}
-
-fn crc32(bytes: &[u8]) -> u32 {
-    let mut crc = !0u32;
-    for byte in bytes {
-        crc ^= u32::from(*byte);
-        for _ in 0..8 {
-            crc = (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg());
-        }
-    }
-    !crc
 }
 
 #[tokio::test]

@@ -4,50 +4,33 @@ use std::fs;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use brooklet::ltx::Encoding;
 use brooklet::replica::Replica;
 use brooklet::restore::{Evidence, Limits, Options, RestoreError, Target};
-use brooklet::storage::{self, Body, ErrorKind, Key, MemoryStorage, Object, Put, PutOptions, Storage};
+use brooklet::storage::{self, ErrorKind, Key, MemoryStorage, Storage};
 use bytes::Bytes;
 
-use super::{Scratch, TINY, options};
+use super::{Counting, Merge, Scratch, TINY, options};
+use crate::between::{Behind, Between};
 use crate::history::{self, History, noise, range, txid};
 
 /// Goes away after some reads.
 struct Leaving {
-    inner: Arc<MemoryStorage>,
+    counting: Counting,
     reads: AtomicUsize,
-    bytes: AtomicU64,
     until: usize,
 }
 
 #[async_trait]
-impl Storage for Leaving {
-    fn kind(&self) -> &'static str {
-        "memory"
-    }
-
-    async fn list(&self, prefix: &Key, after: Option<&Key>) -> storage::Result<Vec<Object>> {
-        self.inner.list(prefix, after).await
-    }
-
-    async fn get(&self, key: &Key, range: Range<u64>) -> storage::Result<Bytes> {
+impl Between for Leaving {
+    async fn get(&self, storage: &dyn Storage, key: &Key, range: Range<u64>) -> storage::Result<Bytes> {
         if self.reads.fetch_add(1, Ordering::SeqCst) >= self.until {
             return Err(storage::Error::new(ErrorKind::Later, "the network is gone"));
         }
-        self.bytes.fetch_add(range.end - range.start, Ordering::SeqCst);
-        self.inner.get(key, range).await
-    }
-
-    async fn put(&self, key: &Key, body: Body, options: PutOptions) -> storage::Result<()> {
-        self.inner.put(key, body, options).await
-    }
-
-    async fn delete(&self, keys: &[Key]) -> storage::Result<()> {
-        self.inner.delete(keys).await
+        self.counting.get(storage, key, range).await
     }
 }
 
@@ -64,9 +47,9 @@ impl Interrupted {
     }
 
     /// The replica, gone after so many reads; and what is read.
-    fn replica(&self, until: usize) -> (Replica, Arc<Leaving>) {
-        let inner = self.memory.clone();
-        let storage = Arc::new(Leaving { inner, reads: AtomicUsize::new(0), bytes: AtomicU64::new(0), until });
+    fn replica(&self, until: usize) -> (Replica, Arc<Behind<Leaving>>) {
+        let leaving = Leaving { counting: Counting::default(), reads: AtomicUsize::new(0), until };
+        let storage = Behind::new(leaving, self.memory.clone());
         (history::shelf(storage.clone(), "r"), storage)
     }
 
@@ -87,7 +70,7 @@ impl Interrupted {
         assert!(bytes == history.file(history.end()));
         assert_eq!(report.evidence, Evidence::Database);
         assert!(self.scratch.names().is_empty(), "{:?}", self.scratch.names());
-        storage.bytes.load(Ordering::SeqCst)
+        storage.between.counting.bytes()
     }
 }
 
@@ -215,42 +198,21 @@ async fn two_restores_to_one_target_do_not_meet() {
 
 /// Merges and deletes without any grace, after every few reads.
 struct Relentless {
-    inner: Arc<MemoryStorage>,
     reads: AtomicUsize,
     every: usize,
-    steps: Vec<(history::Stored, Vec<Key>)>,
+    steps: Vec<Merge>,
 }
 
 #[async_trait]
-impl Storage for Relentless {
-    fn kind(&self) -> &'static str {
-        "memory"
-    }
-
-    async fn list(&self, prefix: &Key, after: Option<&Key>) -> storage::Result<Vec<Object>> {
-        self.inner.list(prefix, after).await
-    }
-
-    async fn get(&self, key: &Key, range: Range<u64>) -> storage::Result<Bytes> {
+impl Between for Relentless {
+    async fn get(&self, storage: &dyn Storage, key: &Key, range: Range<u64>) -> storage::Result<Bytes> {
         let read = self.reads.fetch_add(1, Ordering::SeqCst);
         if read.is_multiple_of(self.every)
-            && let Some((merged, gone)) = self.steps.get(read / self.every)
+            && let Some(merge) = self.steps.get(read / self.every)
         {
-            let folder = history::shelf(self.inner.clone(), "r");
-            let key = folder.key(brooklet::ltx::Level::new(merged.level).unwrap(), merged.txids);
-            let options = PutOptions { how: Put::Replace, timestamp: None };
-            self.inner.put(&key, Body::from(merged.bytes.clone()), options).await?;
-            self.inner.delete(gone).await?;
+            merge.run(storage, "r").await?;
         }
-        self.inner.get(key, range).await
-    }
-
-    async fn put(&self, key: &Key, body: Body, options: PutOptions) -> storage::Result<()> {
-        self.inner.put(key, body, options).await
-    }
-
-    async fn delete(&self, keys: &[Key]) -> storage::Result<()> {
-        self.inner.delete(keys).await
+        storage.get(key, range).await
     }
 }
 
@@ -262,19 +224,17 @@ async fn a_slow_restore_survives_relentless_upkeep() {
         let mut history = long();
         let last = history.end();
         let all = history.clone();
-        let shelf = history::shelf(Arc::new(MemoryStorage::new()), "r");
         let mut steps = Vec::new();
         // The last transaction stays at level 0, as everywhere.
         for first in (2..last - 3).step_by(3) {
             history.merge(1, first, first + 2);
             let merged = history.segments.pop().unwrap();
-            let gone = (first..first + 3).map(|n| shelf.key(brooklet::ltx::Level::L0, range(n, n))).collect();
-            steps.push((merged, gone));
+            steps.push(Merge { merged, gone: first..=first + 2 });
         }
         let inner = Arc::new(MemoryStorage::new());
         all.replica(inner.clone(), "r").await;
-        let storage = Relentless { inner, reads: AtomicUsize::new(0), every, steps };
-        let replica = history::shelf(Arc::new(storage), "r");
+        let relentless = Relentless { reads: AtomicUsize::new(0), every, steps };
+        let replica = history::shelf(Behind::new(relentless, inner), "r");
         let (bytes, report) = Scratch::new().restore(&replica, &keeping()).await.unwrap();
         assert!(bytes == all.file(last), "{every}");
         assert_eq!(report.evidence, Evidence::Database);

@@ -175,6 +175,30 @@ impl Front {
     }
 }
 
+/// The digest of the customer's key that a request carries. The requests are
+/// types of their own with nothing but the names of these fields in common.
+macro_rules! customer_of {
+    ($input:expr) => {
+        customer(
+            $input.sse_customer_algorithm.as_ref(),
+            $input.sse_customer_key.as_ref(),
+            $input.sse_customer_key_md5.as_ref(),
+        )?
+    };
+}
+
+/// What a request says is to be copied.
+macro_rules! source_of {
+    ($front:expr, $input:expr) => {
+        $front.source(
+            &$input.copy_source,
+            $input.copy_source_sse_customer_algorithm.as_ref(),
+            $input.copy_source_sse_customer_key.as_ref(),
+            $input.copy_source_sse_customer_key_md5.as_ref(),
+        )?
+    };
+}
+
 /// Where the page behind `place` begins.
 type Page<T> = (Vec<T>, Option<String>);
 
@@ -183,11 +207,7 @@ impl S3 for Front {
     async fn put_object(&self, request: S3Request<dto::PutObjectInput>) -> S3Result<S3Response<dto::PutObjectOutput>> {
         let input = request.input;
         let bytes = whole(input.body).await?;
-        let customer_key = customer(
-            input.sse_customer_algorithm.as_ref(),
-            input.sse_customer_key.as_ref(),
-            input.sse_customer_key_md5.as_ref(),
-        )?;
+        let customer_key = customer_of!(input);
         let stored = Stored {
             etag: digest(&bytes),
             bytes,
@@ -211,11 +231,7 @@ impl S3 for Front {
         let hidden = self.0.faults().hide.as_ref() == Some(&input.key);
         let stored = self.state().objects.get(&input.key).filter(|_| !hidden).cloned();
         let stored = stored.ok_or_else(|| s3_error!(NoSuchKey))?;
-        let key = customer(
-            input.sse_customer_algorithm.as_ref(),
-            input.sse_customer_key.as_ref(),
-            input.sse_customer_key_md5.as_ref(),
-        )?;
+        let key = customer_of!(input);
         let_in(&stored, key.as_ref())?;
         Ok(S3Response::new(dto::HeadObjectOutput {
             content_length: Some(stored.bytes.len().try_into().unwrap()),
@@ -230,11 +246,7 @@ impl S3 for Front {
         let input = request.input;
         let stored = self.state().objects.get(&input.key).cloned();
         let stored = stored.ok_or_else(|| s3_error!(NoSuchKey, "The specified key does not exist."))?;
-        let key = customer(
-            input.sse_customer_algorithm.as_ref(),
-            input.sse_customer_key.as_ref(),
-            input.sse_customer_key_md5.as_ref(),
-        )?;
+        let key = customer_of!(input);
         let_in(&stored, key.as_ref())?;
         if let Some(ETagCondition::ETag(wanted)) = &input.if_match
             && wanted.value() != stored.etag
@@ -345,17 +357,8 @@ impl S3 for Front {
     ) -> S3Result<S3Response<dto::CopyObjectOutput>> {
         let only_new = request.headers.get("if-none-match").is_some() && !self.0.faults().ignore_conditions;
         let input = request.input;
-        let source = self.source(
-            &input.copy_source,
-            input.copy_source_sse_customer_algorithm.as_ref(),
-            input.copy_source_sse_customer_key.as_ref(),
-            input.copy_source_sse_customer_key_md5.as_ref(),
-        )?;
-        let customer_key = customer(
-            input.sse_customer_algorithm.as_ref(),
-            input.sse_customer_key.as_ref(),
-            input.sse_customer_key_md5.as_ref(),
-        )?;
+        let source = source_of!(self, input);
+        let customer_key = customer_of!(input);
         let replaces_tags = input.tagging_directive.is_some_and(|directive| directive.as_str() == "REPLACE");
         let stored = Stored {
             etag: digest(&source.bytes),
@@ -375,12 +378,7 @@ impl S3 for Front {
         request: S3Request<dto::UploadPartCopyInput>,
     ) -> S3Result<S3Response<dto::UploadPartCopyOutput>> {
         let input = request.input;
-        let source = self.source(
-            &input.copy_source,
-            input.copy_source_sse_customer_algorithm.as_ref(),
-            input.copy_source_sse_customer_key.as_ref(),
-            input.copy_source_sse_customer_key_md5.as_ref(),
-        )?;
+        let source = source_of!(self, input);
         let range = input.copy_source_range.as_deref().and_then(|range| range.strip_prefix("bytes="));
         let (first, last) = range.and_then(|range| range.split_once('-')).ok_or_else(|| s3_error!(InvalidArgument))?;
         let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
@@ -399,11 +397,7 @@ impl S3 for Front {
         request: S3Request<dto::CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<dto::CreateMultipartUploadOutput>> {
         let input = request.input;
-        let customer_key = customer(
-            input.sse_customer_algorithm.as_ref(),
-            input.sse_customer_key.as_ref(),
-            input.sse_customer_key_md5.as_ref(),
-        )?;
+        let customer_key = customer_of!(input);
         let like = Stored {
             metadata: input.metadata.unwrap_or_default().into_iter().collect(),
             storage_class: input.storage_class.map(|class| class.as_str().to_owned()),
@@ -433,11 +427,7 @@ impl S3 for Front {
     ) -> S3Result<S3Response<dto::UploadPartOutput>> {
         let input = request.input;
         let bytes = whole(input.body).await?;
-        let key = customer(
-            input.sse_customer_algorithm.as_ref(),
-            input.sse_customer_key.as_ref(),
-            input.sse_customer_key_md5.as_ref(),
-        )?;
+        let key = customer_of!(input);
         let mut state = self.state();
         let upload = state.upload(&input.upload_id, &input.key)?;
         let_in(&upload.like, key.as_ref())?;

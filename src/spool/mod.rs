@@ -12,94 +12,27 @@
 //! A crash can leave drafts, which opening removes: a file that was never
 //! published was never promised to anyone.
 
+mod budget;
+mod directory;
+mod segment;
 mod uploaded;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
-use std::num::NonZeroU64;
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use crate::durable;
-use crate::ltx;
-use crate::types::{Checksum, Generation, Timestamp, Txid, TxidRange};
+use crate::types::{Checksum, Generation, Timestamp};
 
+pub use budget::Together;
+pub use segment::{Point, Seq, Spooled};
 pub use uploaded::Uploaded;
 
-/// One batch captured from a database on this machine. The state in which a
-/// history begins has a number too, so segments count from 2. A new history goes
-/// on counting: an upload that still works for the one before must not find
-/// segments under the numbers it knows. Replicas number what they keep by their
-/// own TXIDs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Seq(NonZeroU64);
-
-impl Seq {
-    /// The state in which the first generation begins.
-    pub const FIRST: Self = Self(NonZeroU64::MIN);
-
-    /// `None` for 0.
-    pub fn new(n: u64) -> Option<Self> {
-        NonZeroU64::new(n).map(Self)
-    }
-
-    /// The plain number.
-    pub fn get(self) -> u64 {
-        self.0.get()
-    }
-
-    /// The batch after this.
-    #[must_use]
-    pub fn next(self) -> Self {
-        Self(self.0.checked_add(1).expect("fewer than 2^64 batches"))
-    }
-
-    /// The batch before this.
-    pub fn before(self) -> Option<Self> {
-        Self::new(self.get() - 1)
-    }
-
-    /// The TXID that a segment carries while it is in the spool.
-    pub fn as_txids(self) -> TxidRange {
-        TxidRange::single(Txid::new(self.get()).expect("counts from 1"))
-    }
-}
-
-impl std::fmt::Display for Seq {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// A captured position: the batch, the database checksum after it, and its time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Point {
-    /// The batch.
-    pub seq: Seq,
-    /// The database after it.
-    pub checksum: Checksum,
-    /// The time stamped on it; `None` when only what follows is known.
-    pub timestamp: Option<Timestamp>,
-}
-
-/// One segment in the spool.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spooled {
-    /// The batch it holds.
-    pub seq: Seq,
-    /// Bytes of the file.
-    pub size: u64,
-    /// Its header; the TXID in it is the batch number.
-    pub header: ltx::Header,
-}
-
-impl Spooled {
-    fn proof(&self) -> Option<(Checksum, Checksum)> {
-        self.header.proof.as_ref().and_then(|proof| Some((proof.before?, proof.after)))
-    }
-}
+use budget::default_budget;
+use directory::{Found, path_in, remove};
 
 /// What a replica that has everything through some batch still needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,10 +74,6 @@ struct Inner {
     spare: Option<Seq>,
 }
 
-/// The default budget, unless 5 % of the file system is less.
-const DEFAULT_BUDGET: u64 = 1 << 30;
-const SHARE_OF_FILE_SYSTEM: u64 = 20;
-
 impl Spool {
     /// Opens or creates the spool in `dir`. Segments that are damaged, or that do
     /// not connect to the newest run, are removed and reported.
@@ -154,42 +83,23 @@ impl Spool {
     pub fn open(dir: &Path, budget: Option<u64>, mode: u32) -> io::Result<(Self, Opened)> {
         durable::create_dir_all(dir, mode)?;
         durable::remove_stale(dir)?;
-        let mut found = BTreeMap::new();
-        let mut opened = Opened::default();
-        durable::point("spool::list")?;
-        for entry in std::fs::read_dir(dir)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let Some(txids) = name.to_str().and_then(ltx::parse_file_name) else { continue };
-            match read_header(&entry.path(), txids)? {
-                Some(segment) => drop(found.insert(segment.seq, segment)),
-                None => opened.removed.push(entry.path()),
-            }
-        }
-        let segments = newest_run(found, |lost| opened.removed.push(path_in(dir, lost.seq)));
-        for path in &opened.removed {
+        let Found { segments, useless } = directory::read(dir)?;
+        for path in &useless {
             remove(path)?;
         }
-        let floor = segments
-            .values()
-            .next()
-            .and_then(|first| Some(Point { seq: first.seq.before()?, checksum: first.proof()?.0, timestamp: None }));
+        let floor = segments.values().next().and_then(Spooled::start);
         let bytes = segments.values().map(|s| s.size).sum();
         let budget = budget.unwrap_or_else(|| default_budget(dir));
         let inner = Mutex::new(Inner { segments, bytes, floor, spare: None });
         let allowance = AtomicU64::new(u64::MAX);
-        Ok((Self { dir: dir.to_owned(), budget, allowance, together: OnceLock::new(), inner }, opened))
+        let spool = Self { dir: dir.to_owned(), budget, allowance, together: OnceLock::new(), inner };
+        Ok((spool, Opened { removed: useless }))
     }
 
     /// Lets it share a budget with others, from now on.
     pub fn share(self: &Arc<Self>, together: &Arc<Together>) {
         if self.together.set(together.clone()).is_ok() {
-            let mut members = together.members.lock().unwrap_or_else(PoisonError::into_inner);
-            members.retain(|member| member.strong_count() > 0);
-            members.push(Arc::downgrade(self));
-            drop(members);
-            together.budget.get_or_init(|| size_of_file_system(&self.dir).map_or(u64::MAX, |size| size / 10));
-            together.bytes.fetch_add(self.bytes(), Ordering::Relaxed);
+            together.admit(self);
         }
     }
 
@@ -227,13 +137,11 @@ impl Spool {
         draft.publish()?;
         let mut inner = self.lock();
         if inner.floor.is_none() {
-            inner.floor = segment
-                .proof()
-                .and_then(|(before, _)| Some(Point { seq: segment.seq.before()?, checksum: before, timestamp: None }));
+            inner.floor = segment.start();
         }
         inner.bytes += segment.size;
         if let Some(together) = self.together.get() {
-            together.bytes.fetch_add(segment.size, Ordering::Relaxed);
+            together.grow(segment.size);
         }
         inner.segments.insert(segment.seq, segment);
         let dropped = self.shed(&mut inner)?;
@@ -385,14 +293,14 @@ impl Spool {
 
     fn drop_one(&self, inner: &mut Inner, seq: Seq) -> io::Result<()> {
         let Some(segment) = inner.segments.get(&seq) else { return Ok(()) };
-        let (size, proof, timestamp) = (segment.size, segment.proof(), segment.header.timestamp);
+        let (size, end) = (segment.size, segment.end());
         remove(&path_in(&self.dir, seq))?;
         inner.segments.remove(&seq);
         inner.bytes = inner.bytes.saturating_sub(size);
         if let Some(together) = self.together.get() {
-            together.bytes.fetch_sub(size, Ordering::Relaxed);
+            together.shrink(size);
         }
-        inner.floor = proof.map(|(_, checksum)| Point { seq, checksum, timestamp: Some(timestamp) });
+        inner.floor = end;
         Ok(())
     }
 
@@ -404,112 +312,15 @@ impl Spool {
 impl Drop for Spool {
     fn drop(&mut self) {
         if let Some(together) = self.together.get() {
-            together.bytes.fetch_sub(self.bytes(), Ordering::Relaxed);
+            together.shrink(self.bytes());
         }
     }
-}
-
-/// A budget that all spools of a process share. Whoever has most gives first, so
-/// that one database whose replica is away costs no other its segments.
-#[derive(Debug)]
-pub struct Together {
-    budget: OnceLock<u64>,
-    bytes: AtomicU64,
-    members: Mutex<Vec<Weak<Spool>>>,
-}
-
-impl Together {
-    /// A budget in bytes; `None`: a tenth of the file system that the first of them is on.
-    pub fn new(budget: Option<u64>) -> Self {
-        let budget = budget.map_or_else(OnceLock::new, OnceLock::from);
-        Self { budget, bytes: AtomicU64::new(0), members: Mutex::default() }
-    }
-
-    fn budget(&self) -> u64 {
-        self.budget.get().copied().unwrap_or(u64::MAX)
-    }
-
-    /// Bytes on disk.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    fn shed(&self) -> io::Result<()> {
-        while self.bytes() > self.budget() {
-            let members: Vec<Arc<Spool>> =
-                self.members.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
-            let Some(largest) = members.iter().max_by_key(|spool| spool.bytes()).filter(|spool| spool.bytes() > 0)
-            else {
-                return Ok(());
-            };
-            let mut inner = largest.lock();
-            let Some(oldest) = inner.segments.keys().next().copied() else { return Ok(()) };
-            largest.drop_one(&mut inner, oldest)?;
-            tracing::warn!(
-                path = largest.dir.display().to_string(),
-                budget = self.budget(),
-                "all local segments together exceed their budget: replicas that lack these will get a new base"
-            );
-        }
-        Ok(())
-    }
-}
-
-/// Keeps the newest segments that connect without a hole; tells about the others.
-fn newest_run(mut found: BTreeMap<Seq, Spooled>, mut lost: impl FnMut(&Spooled)) -> BTreeMap<Seq, Spooled> {
-    let mut start = found.keys().next_back().copied();
-    for (seq, segment) in found.iter().rev() {
-        let connected = seq.before().and_then(|before| found.get(&before)).is_some_and(|previous| {
-            previous.header.generation == segment.header.generation
-                && previous.proof().zip(segment.proof()).is_some_and(|((_, after), (before, _))| after == before)
-        });
-        start = Some(*seq);
-        if !connected {
-            break;
-        }
-    }
-    let Some(start) = start else { return found };
-    let kept = found.split_off(&start);
-    found.values().for_each(&mut lost);
-    kept
-}
-
-/// `None`: damaged. F105: what cannot be read just now is an error instead, as it may be whole.
-fn read_header(path: &Path, txids: TxidRange) -> io::Result<Option<Spooled>> {
-    let mut file = File::open(path)?;
-    let size = file.metadata()?.len();
-    let mut bytes = [0u8; ltx::Header::SIZE];
-    match file.read_exact(&mut bytes) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        read => read?,
-    }
-    let (Ok(header), Some(seq)) = (ltx::Header::decode(&bytes), Seq::new(txids.max().get())) else { return Ok(None) };
-    let segment = Spooled { seq, size, header };
-    Ok((segment.header.txids == txids && segment.proof().is_some()).then_some(segment))
-}
-
-fn path_in(dir: &Path, seq: Seq) -> PathBuf {
-    dir.join(ltx::file_name(seq.as_txids()))
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match durable::point("spool::remove").and_then(|()| std::fs::remove_file(path)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-fn default_budget(dir: &Path) -> u64 {
-    size_of_file_system(dir).map_or(DEFAULT_BUDGET, |size| DEFAULT_BUDGET.min(size / SHARE_OF_FILE_SYSTEM))
-}
-
-fn size_of_file_system(dir: &Path) -> Option<u64> {
-    rustix::fs::statvfs(dir).ok().map(|fs| fs.f_blocks.saturating_mul(fs.f_frsize))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ltx;
     use crate::types::{PageSize, Pgno};
 
     pub(super) fn sum(n: u64) -> Checksum {
@@ -547,45 +358,12 @@ mod tests {
         spool.publish(draft, Spooled { seq, size: done.size, header }).unwrap()
     }
 
-    fn pending(spool: &Spool, after: u64) -> Option<Vec<u64>> {
+    pub(super) fn pending(spool: &Spool, after: u64) -> Option<Vec<u64>> {
         match spool.pending(Seq::new(after).unwrap()) {
             Pending::None => Some(vec![]),
             Pending::Segments(segments) => Some(segments.iter().map(|s| s.seq.get()).collect()),
             Pending::Gone => None,
         }
-    }
-
-    /// F105: for want of descriptors, say.
-    #[test]
-    fn a_segment_that_cannot_be_read_is_not_taken_for_damaged() {
-        let dir = tempfile::tempdir().unwrap();
-        let spool = open(dir.path());
-        (2..=3).for_each(|seq| assert_eq!(add(&spool, seq), 0));
-        drop(spool);
-        let unreadable = path_in(dir.path(), Seq::new(4).unwrap());
-        std::fs::create_dir(&unreadable).unwrap();
-        assert!(Spool::open(dir.path(), None, 0o700).is_err());
-        std::fs::remove_dir(&unreadable).unwrap();
-        assert_eq!(open(dir.path()).newest(), Seq::new(3));
-    }
-
-    /// The one whose replica is away gives first.
-    #[test]
-    fn the_largest_spool_gives_first_when_all_are_too_large_together() {
-        let dir = tempfile::tempdir().unwrap();
-        let spools: Vec<Arc<Spool>> = ["a", "b"].iter().map(|name| Arc::new(open(&dir.path().join(name)))).collect();
-        add(&spools[0], 2);
-        let size = spools[0].bytes();
-        let together = Arc::new(Together::new(Some(4 * size)));
-        spools.iter().for_each(|spool| spool.share(&together));
-        (3..=4).for_each(|seq| assert_eq!(add(&spools[0], seq), 0));
-        add(&spools[1], 2);
-        assert_eq!((spools[0].bytes(), together.bytes()), (3 * size, 4 * size));
-        add(&spools[1], 3);
-        assert_eq!((spools[0].bytes(), spools[1].bytes()), (2 * size, 2 * size));
-        assert_eq!(spools[0].pending(Seq::new(1).unwrap()), Pending::Gone);
-        drop(spools);
-        assert_eq!(together.bytes(), 0);
     }
 
     #[test]
@@ -644,21 +422,6 @@ mod tests {
             None,
             "a copy of this machine wrote it"
         );
-    }
-
-    /// F60: a missing or damaged file cuts off what came before it, and only that.
-    #[test]
-    fn damage_keeps_what_still_connects() {
-        for (damaged, kept) in [(2, vec![3, 4]), (3, vec![4]), (4, vec![2, 3])] {
-            let dir = tempfile::tempdir().unwrap();
-            let spool = open(dir.path());
-            (2..=4).for_each(|seq| assert_eq!(add(&spool, seq), 0));
-            std::fs::write(path_in(dir.path(), Seq::new(damaged).unwrap()), b"LTX1 but short").unwrap();
-            drop(spool);
-            let (spool, opened) = Spool::open(dir.path(), None, 0o700).unwrap();
-            assert!(!opened.removed.is_empty());
-            assert_eq!(pending(&spool, kept[0] - 1), Some(kept));
-        }
     }
 
     #[test]
