@@ -118,12 +118,18 @@ async fn replicate(
     let asked = Asked::new(options, config.databases()?)?;
     let daemon = Arc::new(Daemon::start(Vec::new(), settings));
     let fleet = Arc::new(Fleet::new(daemon, context.clone(), environment, source, config, ways));
-    tokio::select! {
-        launched = fleet.launch() => launched?,
-        // Nothing has been captured, and an interrupted restore is taken up by the next one.
+    let told_to_stop = tokio::select! {
+        // In this order: what need not wait for a replica is launched whatever was said meanwhile.
+        biased;
+        launched = fleet.launch() => {
+            launched?;
+            false
+        }
         stop = signals.next() => {
+            // An interrupted restore is taken up by the next start. What is here is replicated before the end.
             tracing::info!(signal = stop.name(), "signal received before replication began");
-            return Ok(());
+            fleet.launch_what_is_here()?;
+            true
         }
     };
     let daemon = &fleet.daemon;
@@ -143,9 +149,11 @@ async fn replicate(
         tokio::spawn(async move { manager.keep_informed(&board).await })
     });
     let outcome = match (options.once, exec) {
+        (true, _) if told_to_stop => Err(interrupted()),
+        (false, _) if told_to_stop => Ok(()),
         (true, _) => tokio::select! {
             outcome = synced_once(daemon) => outcome,
-            _ = signals.next() => Err(CliError::usage("interrupted before everything was replicated")),
+            _ = signals.next() => Err(interrupted()),
         },
         (false, Some(command)) => live_with(command, options, &fleet.environment, &mut signals).await,
         (false, None) => {
@@ -177,6 +185,10 @@ async fn replicate(
     asked.run().await?;
     tracing::info!("litestream shut down");
     Ok(())
+}
+
+fn interrupted() -> CliError {
+    CliError::usage("interrupted before everything was replicated")
 }
 
 /// Each followed database has some files open: as many are allowed as the system

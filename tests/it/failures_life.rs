@@ -674,6 +674,41 @@ async fn a_signal_right_after_the_start_finds_everything_replicated() {
     }
 }
 
+/// F91: a signal while one database is still being restored, from a storage that
+/// does not answer: the others are replicated before the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_during_a_restore_at_the_start_finds_the_rest_replicated() {
+    let (place, app) = Place::new();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = place.dir.path().join("both.yml");
+    let text = format!(
+        "dbs:\n  - path: {}\n    replica: {{path: {}}}\n  - path: {}\n    restore-if-db-not-exists: true\n    \
+         replica: {{type: s3, bucket: b, path: p, region: r, endpoint: 'http://{}'}}\n",
+        place.path.display(),
+        place.replica_dir().display(),
+        place.dir.path().join("missing.db").display(),
+        silent.local_addr().unwrap(),
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_brooklet"))
+        .args(["replicate", "-config"])
+        .arg(&config)
+        .envs([("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "s")])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let asked = tokio::task::spawn_blocking(move || silent.accept().map(|accepted| (silent, accepted)));
+    let asked = tokio::time::timeout(Duration::from_secs(60), asked).await.expect("the storage is asked").unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let ended = tokio::task::spawn_blocking(move || child.wait());
+    let ended = tokio::time::timeout(Duration::from_secs(60), ended).await.expect("it ends").unwrap().unwrap();
+    assert!(ended.success(), "{ended}");
+    drop(asked);
+    assert_same_pages(&restored(&place.replica).await, &consistent_copy(&place.path));
+    drop(app);
+}
+
 /// F95, F96: killed at any moment, again and again. No commit is lost, nothing is
 /// sent whole a second time, and nothing piles up.
 #[tokio::test(flavor = "multi_thread")]

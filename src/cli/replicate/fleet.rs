@@ -117,6 +117,17 @@ impl Fleet {
         Ok(())
     }
 
+    /// The same for the databases whose files exist, without asking the replicas anything.
+    pub(super) fn launch_what_is_here(&self) -> Result<(), CliError> {
+        let config = self.known().config.clone();
+        let databases = directories::to_replicate(&config, &|_, _| false)?;
+        open::one_place_each(&databases)?;
+        for database in databases.iter().filter(|database| database.path.exists()) {
+            self.take_up(database, open::job(database)?, false, false).map_err(CliError::failed)?;
+        }
+        Ok(())
+    }
+
     /// The directories whose databases come and go.
     pub(super) fn watched(&self) -> Vec<Directory> {
         self.known().config.directories().iter().filter(|directory| directory.watch).cloned().collect()
