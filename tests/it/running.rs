@@ -19,7 +19,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use crate::capture::consistent_copy;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const TABLE: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, x BLOB)";
 
 /// A database in WAL mode. Its name is unique, so that it can be found in the log.
