@@ -156,6 +156,8 @@ pub struct DatabaseFacts {
     pub since: Option<Instant>,
     /// When its log was last looked at.
     pub looked: Option<Instant>,
+    /// It is looked at again within this time, whatever happens.
+    pub poll: Duration,
     /// What that showed; `None` while it is not followed.
     pub seen: Option<Seen>,
     /// The trouble is that this machine's disk is full.

@@ -282,6 +282,7 @@ impl Entry {
                 facts.disk_full = stepped.disk_full;
                 if stepped.live {
                     facts.looked = Some(Instant::now());
+                    facts.poll = poll(stepped.parked, true, shared.table.count());
                 }
             }
             facts.seen = database.seen();

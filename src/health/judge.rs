@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use super::{Cause, Grade, Objective, Verdict};
 use crate::status::{DatabaseFacts, Health, ReplicaFacts};
 
-/// A log is looked at every five seconds at the latest; three looks that did not
-/// happen are no accident.
+/// Three looks that did not happen are no accident...
+const LOOKS: u32 = 3;
+/// ...but a moment in which the machine does something else is none either.
 const UNWATCHED: Duration = Duration::from_secs(15);
 
 /// What is to be thought of one database.
@@ -65,7 +66,7 @@ fn local(facts: &DatabaseFacts, now: Instant, objective: Objective) -> Verdict {
         Health::Stopped => verdict.add(Grade::Degraded, Cause::Stopped, "replication was stopped by hand".to_owned()),
         Health::Live => {
             let looked = facts.looked.or(facts.since).map_or(Duration::ZERO, |at| age(at, now));
-            if looked > objective.max(UNWATCHED) {
+            if looked > objective.max(UNWATCHED).max(facts.poll * LOOKS) {
                 let text = format!("nobody has looked at its log for {}", show(looked));
                 verdict.add(Grade::Failed, Cause::Unwatched, text);
             }
@@ -260,6 +261,21 @@ mod tests {
         let since = Some(now - Duration::from_secs(3600));
         let facts = DatabaseFacts { health: Health::Waiting("x".into()), captured: None, since, ..healthy(now) };
         assert_eq!(judge(&facts, now, Objective::default()).overall.grade, Grade::Degraded);
+    }
+
+    /// F110: one of thousands, and one that is left alone, is not looked at every five seconds.
+    #[test]
+    fn who_is_looked_at_rarely_is_unwatched_later() {
+        let now = Instant::now() + Duration::from_secs(7200);
+        let grade = |poll, ago| {
+            let looked = Some(now - Duration::from_secs(ago));
+            let facts = DatabaseFacts { looked, poll: Duration::from_secs(poll), ..healthy(now) };
+            judge(&facts, now, Objective::default()).overall.grade
+        };
+        for (poll, expected) in [(60, 180), (50, 150), (5, 30)] {
+            assert_eq!(grade(poll, expected), Grade::Ok, "{poll}");
+            assert_eq!(grade(poll, expected + 1), Grade::Failed, "{poll}");
+        }
     }
 
     #[test]

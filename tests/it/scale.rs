@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use brooklet::capture::Parking;
+use brooklet::health::{Grade, Objective, judge};
 use brooklet::storage::{Body, Key, MemoryStorage, Object, PutOptions, Result, Storage};
 use bytes::Bytes;
 use rusqlite::Connection;
@@ -119,6 +121,29 @@ async fn a_hot_database_does_not_starve_the_others() {
     assert!(!hot.is_finished());
     ends.store(true, Ordering::Relaxed);
     hot.join().unwrap();
+    stop(daemon).await;
+}
+
+/// F110: of one that is left alone it is known how rarely it is looked at, so that nobody takes it for forgotten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parked_database_is_not_taken_for_unwatched() {
+    let dir = tempfile::tempdir().unwrap();
+    let apps = databases(dir.path(), 1);
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let mut job = job(&apps[0].0, &[&replica_in(storage, "r")]);
+    job.capture.parking = Some(Parking { after: Duration::from_millis(200), among: 0 });
+    let daemon = start(vec![job]);
+    let begun = Instant::now();
+    let facts = loop {
+        let facts = daemon.board().read().remove(0);
+        if facts.poll > Duration::from_secs(10) {
+            break facts;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{facts:#?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let later = facts.looked.unwrap() + facts.poll + Duration::from_secs(1);
+    assert_eq!(judge(&facts, later, Objective::default()).overall.grade, Grade::Ok);
     stop(daemon).await;
 }
 
