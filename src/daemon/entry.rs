@@ -271,6 +271,8 @@ impl Entry {
         let captured =
             position.map(|p| Captured { generation: p.generation, batch: p.point.seq.get(), timestamp: p.timestamp });
         let mut news = false;
+        // Not while the board is held: whoever adds a database holds the table, and then the board.
+        let poll = stepped.map(|stepped| poll(stepped.parked, true, shared.table.count()));
         shared.board.update(self.id, |facts| {
             if let Some(stepped) = stepped {
                 facts.health = match (&stepped.trouble, stepped.live) {
@@ -282,7 +284,7 @@ impl Entry {
                 facts.disk_full = stepped.disk_full;
                 if stepped.live {
                     facts.looked = Some(Instant::now());
-                    facts.poll = poll(stepped.parked, true, shared.table.count());
+                    facts.poll = poll.unwrap_or_default();
                 }
             }
             facts.seen = database.seen();
