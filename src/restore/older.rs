@@ -167,6 +167,12 @@ async fn find_older(replicas: &[Replica], target: Target, older: &Older) -> Resu
             // Nothing is as old as that, unless a segment is.
             Some(error) => match survey(replicas, target).await {
                 Err(RestoreError::Plan(PlanError::NoBackup)) => Err(error),
+                // Neither is: the answer names the oldest moment there is.
+                Err(RestoreError::Plan(PlanError::TimestampBeforeOldest { oldest, .. }))
+                    if is_older_than(&error, oldest) =>
+                {
+                    Err(error)
+                }
                 _ => Ok(None),
             },
             None if older.is_asked_for() => Err(legacy::Error::from(legacy::PlanError::NoBackup).into()),
@@ -194,6 +200,19 @@ async fn find_older(replicas: &[Replica], target: Target, older: &Older) -> Resu
         }
     }
     Ok(Some(ways))
+}
+
+/// Whether old backups that cannot be restored to the moment asked for may still
+/// reach further back than `oldest`, the oldest of the segments.
+fn is_older_than(error: &RestoreError, oldest: Timestamp) -> bool {
+    use legacy::PlanError::{BeforeOldest, SnapshotTooNew};
+    match error {
+        RestoreError::Older(legacy::Error::Plan(
+            BeforeOldest { oldest: at, .. } | SnapshotTooNew { oldest: at, .. },
+        )) => *at < oldest,
+        // They could not be looked at.
+        _ => true,
+    }
 }
 
 enum Look {

@@ -333,8 +333,16 @@ async fn of_two_formats_the_one_with_the_newer_data_is_restored() {
     for (target, format) in expected {
         assert_eq!(restored_format(&upgraded, target).await.unwrap(), format, "{target:?}");
     }
+    // As old as what was asked for is neither: the older of the two says how far it goes back.
+    let refused = restored_format(&upgraded, moment(1)).await.unwrap_err();
+    assert!(
+        matches!(refused, RestoreError::Older(legacy::Error::Plan(legacy::PlanError::BeforeOldest { .. }))),
+        "{refused}"
+    );
     // And back again.
     let downgraded = both(&history, START + 60_000).await;
+    let refused = restored_format(&downgraded, moment(1)).await.unwrap_err();
+    assert!(matches!(refused, RestoreError::Plan(PlanError::TimestampBeforeOldest { .. })), "{refused}");
     assert_eq!(restored_format(&downgraded, Target::Latest).await.unwrap(), "0.3");
     assert_eq!(restored_format(&downgraded, Target::Timestamp(time_of(2))).await.unwrap(), "segments");
 }
