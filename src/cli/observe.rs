@@ -2,7 +2,9 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use super::error::CliError;
@@ -11,6 +13,9 @@ use crate::health::Objective;
 use crate::observe::{Detail, Heartbeat, Observer, Options, Source, Template, Webhook};
 use crate::serve::{Limits, Server};
 use crate::types::Secret;
+
+/// An address that cannot be had is tried again after this long, as often as it takes.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// What was asked for, found to make sense.
 pub(super) struct Wanted {
@@ -22,15 +27,14 @@ pub(super) struct Wanted {
 
 /// Lasts until it is dropped.
 pub(super) struct Observing {
-    _server: Option<Server>,
     /// Who knows how things are.
     pub(super) observer: Arc<Observer>,
-    monitor: AbortHandle,
+    tasks: Vec<AbortHandle>,
 }
 
 impl Drop for Observing {
     fn drop(&mut self) {
-        self.monitor.abort();
+        self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -85,27 +89,41 @@ pub(super) fn token(asked: &Token) -> Result<Secret, CliError> {
 pub(super) async fn start(wanted: Wanted, source: Arc<dyn Source>) -> Observing {
     let has_token = wanted.options.token.is_some();
     let observer = Observer::new(source, wanted.options);
-    let server = match &wanted.address {
-        Some(address) => serve(address, &observer, has_token).await,
-        None => None,
-    };
-    let monitor = tokio::spawn(observer.clone().monitor(wanted.heartbeat, wanted.webhook)).abort_handle();
-    Observing { _server: server, observer, monitor }
+    let mut tasks = Vec::new();
+    if let Some(address) = wanted.address {
+        let (tried, first) = oneshot::channel();
+        tasks.push(tokio::spawn(serve(address, observer.clone(), has_token, tried)).abort_handle());
+        // What is said about it comes before whatever follows.
+        let _ = first.await;
+    }
+    tasks.push(tokio::spawn(observer.clone().monitor(wanted.heartbeat, wanted.webhook)).abort_handle());
+    Observing { observer, tasks }
 }
 
-async fn serve(address: &str, observer: &Arc<Observer>, has_token: bool) -> Option<Server> {
-    match Server::tcp(address, Limits::default(), observer.handler()).await {
-        Ok(server) => {
-            let at = server.address().map(|at| format!("http://{at}/metrics")).unwrap_or_default();
-            tracing::info!(url = at, "serving metrics on");
-            if !has_token && !server.address().is_some_and(|at| at.ip().is_loopback()) {
-                tracing::info!("metrics and the status page are open to the network: \"addr-token\" would close them");
+/// Serves until it is aborted; an address that another program has is waited for.
+async fn serve(address: String, observer: Arc<Observer>, has_token: bool, tried: oneshot::Sender<()>) {
+    let mut tried = Some(tried);
+    loop {
+        match Server::tcp(&address, Limits::default(), observer.handler()).await {
+            Ok(server) => {
+                let at = server.address().map(|at| format!("http://{at}/metrics")).unwrap_or_default();
+                tracing::info!(url = at, "serving metrics on");
+                if !has_token && !server.address().is_some_and(|at| at.ip().is_loopback()) {
+                    tracing::info!(
+                        "metrics and the status page are open to the network: \"addr-token\" would close them"
+                    );
+                }
+                drop(tried);
+                // Until whoever holds the task lets go of it, and of the server with it.
+                return std::future::pending().await;
             }
-            Some(server)
+            Err(error) if tried.is_some() => {
+                let (error, again) = (error.to_string(), RETRY);
+                tracing::error!(addr = address, error, retry = ?again, "cannot start metrics server");
+            }
+            Err(_) => {}
         }
-        Err(error) => {
-            tracing::error!(addr = address, error = error.to_string(), "cannot start metrics server");
-            None
-        }
+        tried = None;
+        tokio::time::sleep(RETRY).await;
     }
 }

@@ -435,6 +435,32 @@ fn a_hundred_at_once_leave_one_sound_daemon() {
     assert_eq!(stage.end(), Some(0), "{}", stage.log());
 }
 
+/// Two histories in one place would fight over its names.
+#[test]
+fn of_two_that_are_registered_at_one_place_at_once_one_is_refused() {
+    let mut stage = Stage::new(ours());
+    stage.launch(&ours());
+    let url = format!("file://{}", stage.text("one-place"));
+    for round in 0..20 {
+        let together = std::sync::Barrier::new(2);
+        let (stage, url, together) = (&stage, &url, &together);
+        let register = move |name: &str| {
+            let body = json!({"path": stage.text(name), "replica_url": url}).to_string();
+            together.wait();
+            stage.raw("POST", "/register", &body)
+        };
+        let answers = std::thread::scope(|scope| {
+            let [b, c] = ["b.db", "c.db"].map(|name| scope.spawn(move || register(name)));
+            [b.join().unwrap(), c.join().unwrap()]
+        });
+        let refused = answers.iter().filter(|(code, text)| *code == 500 && text.contains("are in one place")).count();
+        assert_eq!(refused, 1, "round {round}: {answers:?}");
+        let taken = if answers[0].0 == 200 { "b.db" } else { "c.db" };
+        stage.fine(&["unregister", &stage.text(taken)]);
+    }
+    assert_eq!(stage.end(), Some(0), "{}", stage.log());
+}
+
 /// F92: a client that goes away does not leave a database half stopped.
 #[test]
 fn a_stop_whose_client_has_gone_is_finished_all_the_same() {

@@ -79,6 +79,9 @@ const STAND_INS: [(&str, &str); 4] = [
     ("cargo", r#"test "$*" = "build --release""#),
 ];
 
+/// One document takes no longer, in seconds.
+const PATIENCE: &str = "300";
+
 /// Runs before the commands of a document for the system: what they write to is a layer of their own.
 const OWN_SYSTEM: &str = "for d in /etc/systemd/system /usr/local/bin /usr/local/share/man/man1 \
                           /usr/share/bash-completion/completions; do mkdir -p $d; mount -t tmpfs none $d; done\n";
@@ -141,11 +144,12 @@ fn run(document: &str, blocks: &[String], container: Option<&Container>) {
     symlink(&binary, dir.path().join("target/release/brooklet")).unwrap();
     install_sqlite3(programs.path());
     let mut script = String::new();
-    let mut command = Command::new("sh");
+    let mut command = Command::new("timeout");
+    command.args([PATIENCE, "sh"]);
     if FOR_THE_SYSTEM.contains(&document) {
         script.push_str(OWN_SYSTEM);
-        command = Command::new("unshare");
-        command.args(["--mount", "sh"]);
+        command = Command::new("timeout");
+        command.args([PATIENCE, "unshare", "--mount", "sh"]);
     }
     blocks.iter().for_each(|block| script.push_str(&format!("{block}\n")));
     let path = [programs.path(), binary.parent().unwrap()].map(|p| p.display().to_string()).join(":");

@@ -39,9 +39,14 @@ impl Drop for Running {
 impl Running {
     /// Follows a database, with what else the config is to say.
     fn start(dir: &Path, path: &Path, more: &str) -> Self {
+        Self::start_at("127.0.0.1:0", dir, path, more, |_| {})
+    }
+
+    /// The same at an address, with a look at each line of the log until it is served there.
+    fn start_at(addr: &str, dir: &Path, path: &Path, more: &str, mut look: impl FnMut(&str)) -> Self {
         let config = dir.join("litestream.yml");
         let text = format!(
-            "addr: \"127.0.0.1:0\"\n{more}\ndbs:\n  - path: {}\n    replica: {{name: files, path: {}, sync-interval: 100ms}}\n",
+            "addr: \"{addr}\"\n{more}\ndbs:\n  - path: {}\n    replica: {{name: files, path: {}, sync-interval: 100ms}}\n",
             path.display(),
             dir.join("replica").display()
         );
@@ -54,7 +59,11 @@ impl Running {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let served = lines.find(|line| line.contains("serving metrics on")).expect("the program tells where");
+        let served = lines.find(|line| {
+            look(line);
+            line.contains("serving metrics on")
+        });
+        let served = served.expect("the program tells where");
         let url = served.split("url=").nth(1).unwrap().split_whitespace().next().unwrap().trim_matches('"');
         let addr = url.strip_prefix("http://").unwrap().strip_suffix("/metrics").unwrap().to_owned();
         // Somebody must read on, or the program stops at a full pipe.
@@ -152,6 +161,25 @@ fn a_running_program_shows_how_it_is_at_every_door() {
     assert!(detail["timelines"][0]["generations"][0]["generation"].is_string(), "{detail:#}");
     assert_eq!(program.get("/elsewhere", None).0, 404);
     assert_eq!(ask(&program.addr, "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").0, 405);
+}
+
+/// The program before it, which is just ending, may still have the address.
+#[test]
+fn an_address_that_another_program_has_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, _app) = database(dir.path(), TABLE);
+    let mut other = Some(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let addr = other.as_ref().unwrap().local_addr().unwrap().to_string();
+    let mut refusals = 0;
+    let program = Running::start_at(&addr, dir.path(), &path, "", |line| {
+        if line.contains("cannot start metrics server") {
+            assert!(line.contains("Address already in use") && line.contains("retry=5s"), "{line}");
+            refusals += 1;
+            other = None;
+        }
+    });
+    assert_eq!((refusals, program.addr.as_str()), (1, addr.as_str()));
+    program.until_ok(None);
 }
 
 #[test]

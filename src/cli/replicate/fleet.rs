@@ -207,12 +207,15 @@ impl Fleet {
         if self.daemon.find(path).is_some() {
             return Ok(false);
         }
+        let _turn = self.turn().await;
         let other = |error: CliError| RegisterError::Other(Box::new(error));
         crate::config::ReplicaUrl::parse(url).map_err(|error| RegisterError::Url(Box::new(error.into())))?;
         let settings = self.known().config.registered(path, url, &self.environment);
         let settings = settings.map_err(|error| RegisterError::Url(Box::new(error.into())))?;
-        let mut all: Vec<Database> = self.known().members.values().map(|member| member.settings.clone()).collect();
-        all.push(settings.clone());
+        let members = self.known().members.clone();
+        // What another request has registered meanwhile, or is about to end, is in nobody's place but its own.
+        let others = members.into_values().map(|member| member.settings).filter(|other| other.path != settings.path);
+        let all: Vec<Database> = others.chain([settings.clone()]).collect();
         open::one_place_each(&all).map_err(other)?;
         let job = self.prepare(&settings).await.map_err(other)?;
         match self.take_up(&settings, job, true, false) {
