@@ -140,7 +140,11 @@ impl LogFile {
     /// run behind it. When the next run has begun and is shorter, this shows that
     /// the run of the cursor ended there: what a run has written stays until the
     /// next one gets that far.
+    /// An empty run leaves nothing to see.
     pub(super) fn ended_at(&self, cursor: &Cursor) -> io::Result<bool> {
+        if cursor.frame == 0 {
+            return Ok(false);
+        }
         let in_place = self.frame_proof(cursor.frame)? == Some((cursor.salts, cursor.chain));
         let Some(behind) = cursor.frame.checked_add(1) else { return Ok(false) };
         Ok(in_place && self.frame_proof(behind)?.is_none_or(|(salts, _)| salts != cursor.salts))

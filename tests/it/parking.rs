@@ -151,6 +151,29 @@ fn what_cannot_be_proven_about_the_time_alone_is_compared() {
     }
 }
 
+/// As every idle database is when it is taken up: an empty log has no last frame to prove anything with.
+#[test]
+fn a_parked_database_whose_log_was_empty_is_compared() {
+    let (mut rig, app) = Rig::new(TABLE);
+    insert(&app, 50);
+    drop(app);
+    let parking = Some(Parking { after: AFTER, among: 0 });
+    rig.followed = Database::new(Options { parking, ..Options::new(&rig.path) }, Followed::default());
+    let mut time = Pretend::new();
+    time.pass(&mut rig.followed, seconds(5));
+    rig.capture();
+    park(&mut rig, &mut time);
+    assert_eq!(std::fs::metadata(rig.path.with_file_name("db-wal")).unwrap().len(), 0);
+    let app = Connection::open(&rig.path).unwrap();
+    for (rows, compared) in [(1, 1), (3, 1)] {
+        insert(&app, rows);
+        time.event(&mut rig.followed);
+        rig.capture();
+        rig.assert_shadow_equals_source();
+        assert_eq!(rig.followed.counters().resyncs, compared);
+    }
+}
+
 /// Programs that open it, write and close again remove the log each time.
 #[test]
 fn a_parked_database_whose_log_is_removed_is_compared() {
