@@ -48,7 +48,7 @@ async fn demo(dir: &Path) -> Result<(), Box<dyn Error>> {
         sync_interval: Duration::from_millis(250),
         max_segments: 0,
         create_only: false,
-        upkeep: Some(Policy::default()),
+        upkeep: Some(Arc::new(Policy::default())),
     };
     let daemon = Daemon::start(
         vec![Job { capture: capture::Options::new(&source), replicas: vec![destination] }],

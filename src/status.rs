@@ -233,8 +233,8 @@ struct Databases {
 #[derive(Debug)]
 struct Pinned {
     facts: DatabaseFacts,
-    /// For those who wait for this one: with thousands of others, their news must not wake them.
-    changed: watch::Sender<()>,
+    /// For those who wait for this one, if anybody ever did: with thousands of others, their news must not wake them.
+    changed: Option<watch::Sender<()>>,
 }
 
 impl Default for Board {
@@ -250,7 +250,7 @@ impl Board {
         let id = DatabaseId(databases.next);
         databases.next += 1;
         let facts = DatabaseFacts { since: facts.since.or(Some(Instant::now())), ..facts };
-        databases.pinned.insert(id, Pinned { facts, changed: watch::Sender::new(()) });
+        databases.pinned.insert(id, Pinned { facts, changed: None });
         drop(databases);
         self.tell();
         id
@@ -276,7 +276,7 @@ impl Board {
         let differs = pinned.facts != before;
         pinned.facts.looked = looked;
         if differs {
-            pinned.changed.send_replace(());
+            pinned.changed.iter().for_each(|changed| changed.send_replace(()));
         }
         drop(databases);
         if differs {
@@ -311,7 +311,9 @@ impl Board {
 
     /// Hears of each change of one database, and that it is taken down.
     pub fn watch_one(&self, id: DatabaseId) -> Option<watch::Receiver<()>> {
-        self.databases().pinned.get(&id).map(|pinned| pinned.changed.subscribe())
+        let mut databases = self.databases();
+        let pinned = databases.pinned.get_mut(&id)?;
+        Some(pinned.changed.get_or_insert_with(|| watch::Sender::new(())).subscribe())
     }
 
     fn tell(&self) {

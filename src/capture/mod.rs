@@ -117,7 +117,8 @@ pub struct Database {
     followed: Followed,
     registered: Option<(u64, u64)>,
     local: Option<Local>,
-    live: Option<Live>,
+    // In a box: most databases of many are parked.
+    live: Option<Box<Live>>,
     parked: Option<Parked>,
     /// How often in a row nothing but a comparison could tell what had happened while it was parked.
     unproven: u32,
@@ -135,9 +136,9 @@ pub struct Database {
 
 impl Database {
     /// Nothing is opened before the first step.
-    pub fn new(options: Options, followed: Followed) -> Self {
+    pub fn new(options: impl Into<Arc<Options>>, followed: Followed) -> Self {
         Self {
-            options: Arc::new(options),
+            options: options.into(),
             followed,
             registered: None,
             local: None,
@@ -219,7 +220,7 @@ impl Database {
 
     /// What the last look at the log showed, while the database is followed.
     pub fn seen(&mut self) -> Option<Seen> {
-        self.live.as_mut().map(Live::seen)
+        self.live.as_mut().map(|live| live.seen())
     }
 
     /// Why commits of programs that still use the files as they were may not be
@@ -346,7 +347,7 @@ impl Database {
                 let dear = live.activity.work.resyncs > 0 && live.bytes() > CHEAP_TO_COMPARE;
                 self.unproven = if dear { self.unproven.saturating_add(1) } else { 0 };
             }
-            self.live = Some(live);
+            self.live = Some(Box::new(live));
         }
         Ok(self.live.as_mut().expect("attached above"))
     }

@@ -219,7 +219,7 @@ fn destination(settings: &ReplicaSettings) -> Result<Destination, CliError> {
         encoding: encoding(settings),
         sync_interval: settings.sync_interval,
         max_segments: settings.upkeep.max_segments,
-        upkeep: Some(policy(settings)),
+        upkeep: Some(Arc::new(policy(settings))),
         create_only: settings.create_only,
     })
 }

@@ -1,43 +1,49 @@
-//! One alarm clock for all databases: each has at most one time set, and one
-//! thread sleeps until the earliest.
+//! An alarm clock for all databases, or for all their replicas: each has at most
+//! one time set, and one thread sleeps until the earliest.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
 use std::sync::{Condvar, Mutex};
 use std::time::Instant;
 
-use crate::status::DatabaseId;
-
-/// Times at which databases want to be stepped.
-#[derive(Debug, Default)]
-pub(super) struct Clock {
-    times: Mutex<Times>,
+/// Times at which somebody wants to be called.
+#[derive(Debug)]
+pub(super) struct Clock<K> {
+    times: Mutex<Times<K>>,
     earlier: Condvar,
 }
 
-#[derive(Debug, Default)]
-struct Times {
-    order: BTreeSet<(Instant, DatabaseId)>,
-    of: HashMap<DatabaseId, Instant>,
+#[derive(Debug)]
+struct Times<K> {
+    order: BTreeSet<(Instant, K)>,
+    of: HashMap<K, Instant>,
     stopped: bool,
 }
 
-impl Times {
-    fn clear(&mut self, database: DatabaseId) {
-        if let Some(at) = self.of.remove(&database) {
-            self.order.remove(&(at, database));
+impl<K> Default for Clock<K> {
+    fn default() -> Self {
+        let times = Times { order: BTreeSet::new(), of: HashMap::new(), stopped: false };
+        Self { times: Mutex::new(times), earlier: Condvar::new() }
+    }
+}
+
+impl<K: Copy + Ord + Hash> Times<K> {
+    fn clear(&mut self, who: K) {
+        if let Some(at) = self.of.remove(&who) {
+            self.order.remove(&(at, who));
         }
     }
 }
 
-impl Clock {
-    /// Sets the time of a database in place of the one it had.
-    pub(super) fn set(&self, database: DatabaseId, at: Option<Instant>) {
+impl<K: Copy + Ord + Hash> Clock<K> {
+    /// Sets the time of one in place of the one it had.
+    pub(super) fn set(&self, who: K, at: Option<Instant>) {
         let mut times = self.times.lock().expect("no holder of this lock panics");
-        times.clear(database);
+        times.clear(who);
         if let Some(at) = at {
-            times.of.insert(database, at);
-            times.order.insert((at, database));
-            if times.order.first() == Some(&(at, database)) {
+            times.of.insert(who, at);
+            times.order.insert((at, who));
+            if times.order.first() == Some(&(at, who)) {
                 self.earlier.notify_one();
             }
         }
@@ -49,8 +55,8 @@ impl Clock {
         self.earlier.notify_all();
     }
 
-    /// Sleeps until a database's time has come and takes it; `None` when stopped.
-    pub(super) fn next(&self) -> Option<DatabaseId> {
+    /// Sleeps until somebody's time has come and takes it; `None` when stopped.
+    pub(super) fn next(&self) -> Option<K> {
         let mut times = self.times.lock().expect("no holder of this lock panics");
         loop {
             if times.stopped {
@@ -58,9 +64,9 @@ impl Clock {
             }
             let now = Instant::now();
             times = match times.order.first().copied() {
-                Some((at, database)) if at <= now => {
-                    times.clear(database);
-                    return Some(database);
+                Some((at, who)) if at <= now => {
+                    times.clear(who);
+                    return Some(who);
                 }
                 Some((at, _)) => self.earlier.wait_timeout(times, at - now).expect("no holder of this lock panics").0,
                 None => self.earlier.wait(times).expect("no holder of this lock panics"),
@@ -72,10 +78,11 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::DatabaseId;
     use std::time::Duration;
 
     #[test]
-    fn databases_come_in_the_order_of_their_times_and_a_new_time_replaces_the_old() {
+    fn they_come_in_the_order_of_their_times_and_a_new_time_replaces_the_old() {
         let clock = Clock::default();
         let now = Instant::now();
         let ms = |n| Some(now + Duration::from_millis(n));

@@ -30,7 +30,7 @@ pub(super) async fn close(shared: &Arc<Shared>, entry: &Arc<Entry>, deadline: De
             Ok(failure) => failure.into_iter().collect(),
             Err(_) => vec![only_here(entry, "the last capture did not end in time".to_owned())],
         };
-    entry.hurry.send_replace(true);
+    entry.hurry.begin();
     // Without a source nothing is under way: the database was never taken up in this run.
     if let (Some(mut changes), Some(_)) = (shared.board.watch_one(entry.id), entry.source()) {
         while may_catch_up(shared.board.read_one(entry.id))
@@ -41,6 +41,7 @@ pub(super) async fn close(shared: &Arc<Shared>, entry: &Arc<Entry>, deadline: De
     let _ = timeout_at(deadline, join_all(entry.keepers().map(Keeper::ended))).await;
     join_all(entry.shipping.iter().map(Shipping::end)).await;
     join_all(entry.keepers().map(Keeper::end)).await;
+    (0..entry.shipping.len()).for_each(|replica| shared.upkeep_clock.set((entry.id, replica), None));
     entry.end();
     let _ = timeout_at(deadline.max(Deadline::now() + MOMENT), let_go(shared.clone(), entry.clone())).await;
     unconfirmed.extend(behind(shared.board.read_one(entry.id)));

@@ -161,7 +161,7 @@ async fn pin_up(
 ) {
     let Rehearsal { database, replica, .. } = *rehearsal;
     let Some(slot) = shared.table.slot(database) else { return };
-    let path: PathBuf = slot.job.capture.path.clone();
+    let path: PathBuf = slot.capture.path.clone();
     let (db, name) = (db_name(&path), rehearsal.on.name());
     let (proven, error) = match outcome {
         Ok(proven) => {

@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::watch as signal;
-
+use super::Shared;
+use super::hurry::Hurry;
 use super::room::{self, Entered};
 use super::shipping::Shipping;
+use super::table::Slot;
 use super::upkeep::Keeper;
 use super::watch::Watched;
 use super::workpiece::{Held, Workpiece};
-use super::{Job, Shared};
 use crate::capture::{Database, Stepped};
 use crate::spool::Spool;
 use crate::status::{Captured, DatabaseId, Health, ReplicaFacts};
@@ -69,7 +69,7 @@ pub(super) struct Entry {
     /// Nobody takes the database up any more.
     ended: AtomicBool,
     /// Uploads wait for nothing any more.
-    pub(super) hurry: signal::Sender<bool>,
+    pub(super) hurry: Hurry,
     /// What the uploads work on; set once the database was first taken up.
     source: Mutex<Option<Source>>,
     events: Mutex<Events>,
@@ -103,18 +103,19 @@ impl Events {
 }
 
 impl Entry {
-    pub(super) fn new(job: Job, shared: &Shared, id: DatabaseId) -> Self {
-        let (path, state_dir) = (job.capture.path.clone(), job.capture.state_dir());
-        let database = Database::new(job.capture, shared.followed.clone());
+    pub(super) fn new(slot: &Slot, shared: &Shared) -> Self {
+        let (id, path, state_dir) = (slot.id, slot.capture.path.clone(), slot.capture.state_dir());
+        let database = Database::new(slot.capture.clone(), shared.followed.clone());
+        let shipping = slot.replicas.iter().map(|to| Shipping::new(to, &path, &state_dir)).collect();
         Self {
             id,
             capture: Workpiece::new(database, shared.queue.clone(), id),
             closing: AtomicBool::new(false),
             ended: AtomicBool::new(false),
-            hurry: signal::Sender::new(false),
+            hurry: Hurry::default(),
             source: Mutex::new(None),
             events: Mutex::new(Events::default()),
-            shipping: job.replicas.into_iter().map(|to| Shipping::new(to, &path, &state_dir)).collect(),
+            shipping,
             path,
         }
     }

@@ -12,6 +12,7 @@ mod clock;
 mod closing;
 mod drill;
 mod entry;
+mod hurry;
 mod numbers;
 mod queue;
 mod room;
@@ -71,7 +72,7 @@ pub struct Destination {
     /// Most local segments in one object; 0 = as many as the program's own bound allows.
     pub max_segments: usize,
     /// How its segments are merged and how long they are kept; `None`: neither.
-    pub upkeep: Option<Policy>,
+    pub upkeep: Option<Arc<Policy>>,
     /// The credentials may only create and read: it is not listed, and nothing is deleted from it.
     pub create_only: bool,
 }
@@ -160,7 +161,10 @@ struct Shared {
     board: Board,
     followed: Followed,
     queue: Arc<Queue>,
-    clock: Clock,
+    clock: Clock<DatabaseId>,
+    last_policy: Mutex<Option<Arc<Policy>>>,
+    /// When upkeep of a replica is due that nothing is uploaded to.
+    upkeep_clock: Clock<(DatabaseId, usize)>,
     room: Room,
     watch: Watch,
     runtime: tokio::runtime::Handle,
@@ -189,6 +193,8 @@ impl Daemon {
             watch: Watch::new(&queue),
             queue,
             clock: Clock::default(),
+            last_policy: Mutex::default(),
+            upkeep_clock: Clock::default(),
             room: Room::new(settings.open_files),
             runtime: tokio::runtime::Handle::current(),
             stopping_retry: settings.stopping_retry,
@@ -203,11 +209,19 @@ impl Daemon {
             closers: tokio::sync::Semaphore::new(processors),
             rehearsals: Rehearsals::default(),
         });
-        let mut threads = vec![spawn("clock", &shared, |shared| {
+        let clock = spawn("clock", &shared, |shared| {
             while let Some(database) = shared.clock.next() {
                 shared.queue.push(database);
             }
-        })];
+        });
+        let upkeep_clock = spawn("upkeep-clock", &shared, |shared| {
+            while let Some((database, replica)) = shared.upkeep_clock.next() {
+                if let Some(entry) = shared.table.entry(database) {
+                    Keeper::is_due(shared, &entry, replica);
+                }
+            }
+        });
+        let mut threads = vec![clock, upkeep_clock];
         threads.extend((0..settings.workers.max(1)).map(|n| {
             spawn(&format!("capture-{n}"), &shared, |shared| {
                 while let Some(database) = shared.queue.pop() {
@@ -250,7 +264,7 @@ impl Daemon {
 
     /// What was asked for about a database.
     pub fn job(&self, database: DatabaseId) -> Option<Job> {
-        Some(self.shared.table.slot(database)?.job.clone())
+        Some(self.shared.table.slot(database)?.job())
     }
 
     /// Numbers about one database that is followed.
@@ -261,7 +275,7 @@ impl Daemon {
     /// Sizes and counts of one database as they are now.
     pub fn numbers(&self, database: DatabaseId, facts: &DatabaseFacts) -> Option<Numbers> {
         let slot = self.shared.table.slot(database)?;
-        Some(numbers::numbers(&slot.job.capture, facts, slot.entry().as_deref()))
+        Some(numbers::numbers(&slot.capture, facts, slot.entry().as_deref()))
     }
 
     /// What is known to be on one replica of a database that is followed.
@@ -287,6 +301,7 @@ impl Daemon {
 
     fn make_room(&self, mut job: Job, health: Health, begin: impl FnOnce(&Slot)) -> Result<DatabaseId, RegistryError> {
         job.capture.limits = self.shared.limits.clone();
+        job.replicas.iter_mut().filter_map(|to| to.upkeep.as_mut()).for_each(|policy| self.shared.share(policy));
         let pin_up = |job: &Job| {
             let replicas = job.replicas.iter().map(fresh_facts).collect();
             let (path, interval) = (job.capture.path.clone(), job.capture.sync_interval);
@@ -336,7 +351,7 @@ impl Daemon {
         }
         self.shared.board.update(database, |facts| {
             facts.health = Health::Starting;
-            for (replica, destination) in facts.replicas.iter_mut().zip(&slot.job.replicas) {
+            for (replica, destination) in facts.replicas.iter_mut().zip(&slot.replicas) {
                 let drill = replica.drill.take();
                 *replica = ReplicaFacts { drill, ..fresh_facts(destination) };
             }
@@ -364,10 +379,11 @@ impl Daemon {
         self.shared.table.close();
         self.shared.rehearsals.end();
         self.shared.clock.stop();
+        self.shared.upkeep_clock.stop();
         self.shared.queue.stop();
         let slots = self.shared.table.slots();
         let ends = slots.iter().map(|slot| async move {
-            let path = slot.job.capture.path.clone();
+            let path = slot.capture.path.clone();
             match self.shared.end(slot, deadline, After::Stopped).await {
                 Ok(unconfirmed) => unconfirmed.unwrap_or_default(),
                 Err(error) => vec![Unconfirmed { path, replica: None, reason: error.to_string() }],
@@ -407,10 +423,18 @@ enum After {
 }
 
 impl Shared {
+    /// Of thousands of databases nearly all have the same policy: it is there once.
+    fn share(&self, policy: &mut Arc<Policy>) {
+        let mut last = self.last_policy.lock().expect("no holder of this lock panics");
+        match &*last {
+            Some(same) if same == policy => *policy = same.clone(),
+            _ => *last = Some(policy.clone()),
+        }
+    }
+
     fn begin(self: &Arc<Self>, slot: &Slot) {
-        let entry = Arc::new(Entry::new(slot.job.clone(), self, slot.id));
+        let entry = Arc::new(Entry::new(slot, self));
         slot.set(Some(entry.clone()));
-        Keeper::start_all(self, &entry);
         self.queue.push(slot.id);
     }
 

@@ -10,19 +10,26 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 
 use super::entry::Entry;
-use super::{Job, RegistryError};
+use super::{Destination, Job, RegistryError};
+use crate::capture::Options;
 use crate::status::DatabaseId;
 
 /// One database.
 pub(super) struct Slot {
     pub(super) id: DatabaseId,
-    pub(super) job: Job,
+    pub(super) capture: Arc<Options>,
+    pub(super) replicas: Vec<Destination>,
     /// Held while the run is begun or ended.
     pub(super) turn: tokio::sync::Mutex<()>,
     run: Mutex<Option<Arc<Entry>>>,
 }
 
 impl Slot {
+    /// What was asked for.
+    pub(super) fn job(&self) -> Job {
+        Job { capture: Options::clone(&self.capture), replicas: self.replicas.clone() }
+    }
+
     /// The run under way.
     pub(super) fn entry(&self) -> Option<Arc<Entry>> {
         self.run.lock().expect("no holder of this lock panics").clone()
@@ -61,7 +68,9 @@ impl Table {
             return Err(RegistryError::AlreadyThere { path });
         }
         let id = id(&job);
-        let slot = Arc::new(Slot { id, job, turn: tokio::sync::Mutex::default(), run: Mutex::default() });
+        let Job { capture, replicas } = job;
+        let turn = tokio::sync::Mutex::default();
+        let slot = Arc::new(Slot { id, capture: Arc::new(capture), replicas, turn, run: Mutex::default() });
         begin(&slot);
         inner.of_path.insert(path, id);
         inner.slots.insert(id, slot);
@@ -71,7 +80,7 @@ impl Table {
     pub(super) fn remove(&self, id: DatabaseId) {
         let mut inner = self.0.write().expect("no holder of this lock panics");
         if let Some(slot) = inner.slots.remove(&id) {
-            inner.of_path.remove(&slot.job.capture.path);
+            inner.of_path.remove(&slot.capture.path);
         }
     }
 

@@ -1,11 +1,12 @@
-//! Upkeep of one replica: a task that sleeps until something is due.
+//! Upkeep of one replica: a task that lives while there is something to do. In
+//! between an alarm is set for what will be due.
 //!
 //! Uploads never wait for it: it has its own task, works on what is uploaded
-//! already, and shares with all others a small number of permits. An idle
-//! database wakes it for the audit only.
+//! already, and shares with all others a small number of permits. For an idle
+//! database it begins for the audit only.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
@@ -33,32 +34,64 @@ pub(super) struct Keeper {
     gather: Duration,
     news: Notify,
     stop: Stop,
-    running: Mutex<Option<JoinHandle<()>>>,
+    task: Mutex<Task>,
+}
+
+#[derive(Debug, Default)]
+struct Task {
+    running: Option<JoinHandle<()>>,
+    /// When it would begin without news.
+    due: Option<Instant>,
+    ended: bool,
 }
 
 impl Keeper {
-    pub(super) fn new(replica: Arc<Replica>, shelf: Shelf, uploaded: Uploaded, policy: Policy, path: &Path) -> Self {
+    pub(super) fn new(
+        replica: Arc<Replica>,
+        shelf: Shelf,
+        uploaded: Uploaded,
+        policy: Arc<Policy>,
+        path: &Path,
+    ) -> Self {
         let stop = Stop::default();
         let place = format!("{} {}", path.display(), replica.name());
         let gather = policy.levels.iter().min().map_or(GATHER, |shortest| GATHER.min(*shortest / 4));
         let work = Upkeep::new(replica, shelf, policy, &place, stop.clone()).with_uploaded(uploaded);
         let work = tokio::sync::Mutex::new(work);
-        Self { work, gather, news: Notify::new(), stop, running: Mutex::default() }
+        Self { work, gather, news: Notify::new(), stop, task: Mutex::default() }
     }
 
-    /// Starts the task of every replica of a database.
-    pub(super) fn start_all(shared: &Arc<Shared>, entry: &Arc<Entry>) {
-        for (replica, shipping) in entry.shipping.iter().enumerate() {
-            let Some(keeper) = shipping.keeper() else { continue };
-            let (shared_there, entry_there) = (shared.clone(), entry.clone());
-            let task = shared.runtime.spawn(async move { run(&shared_there, &entry_there, replica).await });
-            *keeper.running.lock().expect("no holder of this lock panics") = Some(task);
+    /// Something was uploaded, or the replica was looked at: more of that is waited for, and then upkeep begins.
+    pub(super) fn wake(shared: &Arc<Shared>, entry: &Arc<Entry>, replica: usize) {
+        Self::start(shared, entry, replica, true);
+    }
+
+    /// Its time has come.
+    pub(super) fn is_due(shared: &Arc<Shared>, entry: &Arc<Entry>, replica: usize) {
+        Self::start(shared, entry, replica, false);
+    }
+
+    fn start(shared: &Arc<Shared>, entry: &Arc<Entry>, replica: usize, news: bool) {
+        let Some(keeper) = entry.shipping.get(replica).and_then(Shipping::keeper) else { return };
+        let mut task = keeper.task();
+        if task.ended {
+            return;
         }
-    }
-
-    /// Something was uploaded, or the replica was looked at.
-    pub(super) fn wake(&self) {
-        self.news.notify_one();
+        if task.running.is_some() {
+            if news {
+                keeper.news.notify_one();
+            }
+            return;
+        }
+        let now = Instant::now();
+        let gathered = now + keeper.gather;
+        let begin = if news { task.due.map_or(gathered, |due| due.min(gathered)) } else { now };
+        let work = {
+            let (shared, entry) = (shared.clone(), entry.clone());
+            async move { run(&shared, &entry, replica, begin).await }
+        };
+        // The lock is held until the handle is in its place, so the task cannot end before.
+        task.running = Some(shared.runtime.spawn(work));
     }
 
     /// Begins nothing more.
@@ -75,25 +108,45 @@ impl Keeper {
     /// Gives up what is under way.
     pub(super) async fn end(&self) {
         self.stop();
-        let running = self.running.lock().expect("no holder of this lock panics").take();
+        let running = {
+            let mut task = self.task();
+            task.ended = true;
+            task.running.take()
+        };
         if let Some(running) = running {
             running.abort();
             let _ = running.await;
         }
     }
+
+    /// The task ends until there are news or something is due, for which `alarm` is set. `false`: there are news already.
+    fn rests(&self, due: Option<Instant>, alarm: impl FnOnce(Option<std::time::Instant>)) -> bool {
+        let mut task = self.task();
+        if self.news.notified().now_or_never().is_some() {
+            return false;
+        }
+        (task.running, task.due) = (None, due);
+        alarm(due.map(Instant::into_std));
+        true
+    }
+
+    fn task(&self) -> MutexGuard<'_, Task> {
+        self.task.lock().expect("no holder of this lock panics")
+    }
 }
 
-async fn run(shared: &Arc<Shared>, entry: &Arc<Entry>, replica: usize) {
+/// Works until nothing is left to do now, and sees to it that it is called again.
+async fn run(shared: &Arc<Shared>, entry: &Arc<Entry>, replica: usize, begin: Instant) {
     let shipping = &entry.shipping[replica];
     let Some(keeper) = shipping.keeper() else { return };
-    keeper.news.notified().await;
+    wait_until(entry, begin).await;
     let mut failures = 0u32;
     while !keeper.stop.is_stopped() && !shipping.is_fenced().await {
         let stepped = {
             let Ok(_permit) = shared.upkeep_jobs.acquire().await else { return };
             let now = Now { elapsed: shared.started.elapsed(), wall: SystemTime::now().into() };
             let mut work = keeper.work.lock().await;
-            // In a box of its own: there is a task for every replica, and nearly all of them sleep.
+            // In a box of its own: the rest of the task mostly waits.
             Box::pin(std::panic::AssertUnwindSafe(work.step(now)).catch_unwind()).await
         };
         match stepped {
@@ -105,20 +158,28 @@ async fn run(shared: &Arc<Shared>, entry: &Arc<Entry>, replica: usize) {
             Ok(Ok(Stepped::LookAgain { needs_base, strangers })) => {
                 Box::pin(Shipping::look_again(shared, entry, replica, needs_base, &strangers)).await;
                 // The upload tells when it has looked.
-                sleep(entry, keeper, Some(RETRY_MAX)).await;
+                tokio::select! {
+                    () = wait_until(entry, Instant::now() + RETRY_MAX) => {}
+                    () = keeper.news.notified() => wait_until(entry, Instant::now() + keeper.gather).await,
+                }
             }
             Ok(Ok(Stepped::Idle { again })) => {
                 note(shared, entry, replica, None);
                 failures = 0;
-                sleep(entry, keeper, again).await;
+                let due = again.map(|again| Instant::now() + again);
+                if keeper.rests(due, |due| shared.upkeep_clock.set((entry.id, replica), due)) {
+                    return;
+                }
+                let gathered = Instant::now() + keeper.gather;
+                wait_until(entry, due.map_or(gathered, |due| due.min(gathered))).await;
             }
             // What was under way was told to end.
-            Ok(Err(_)) if keeper.stop.is_stopped() => return,
+            Ok(Err(_)) if keeper.stop.is_stopped() => break,
             Ok(Err(error)) => {
                 failures = failures.saturating_add(1);
                 note(shared, entry, replica, Some((with_causes(&error), error.advice())));
                 if error.is_fenced() {
-                    return;
+                    break;
                 }
                 back_off(entry, failures).await;
             }
@@ -130,19 +191,9 @@ async fn run(shared: &Arc<Shared>, entry: &Arc<Entry>, replica: usize) {
             }
         }
     }
+    let mut task = keeper.task();
+    (task.running, task.ended) = (None, true);
 }
-
-/// Until news have been gathered, or something is due.
-async fn sleep(entry: &Entry, keeper: &Keeper, again: Option<Duration>) {
-    let due = Instant::now() + again.unwrap_or(FAR);
-    tokio::select! {
-        () = wait_until(entry, due) => {}
-        () = keeper.news.notified() => wait_until(entry, due.min(Instant::now() + keeper.gather)).await,
-    }
-}
-
-/// As good as never; an `Instant` cannot be infinite.
-const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 async fn back_off(entry: &Entry, failures: u32) {
     let wait = RETRY_MIN.saturating_mul(1 << (failures - 1).min(10)).min(RETRY_MAX);

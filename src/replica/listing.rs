@@ -3,7 +3,7 @@
 use crate::ltx::Level;
 use crate::types::{Txid, TxidRange};
 
-use super::Segment;
+use super::{Segment, sorted};
 
 /// Levels 0 to 9.
 const LEVELS: usize = 10;
@@ -90,7 +90,7 @@ impl Listing {
         let level = &mut self.levels[usize::from(segment.level.get())];
         match found {
             Ok(at) => level[at] = segment,
-            Err(at) => level.insert(at, segment),
+            Err(at) => sorted::insert(level, at, segment),
         }
     }
 

@@ -17,6 +17,7 @@ mod listing;
 mod pins;
 mod put;
 mod shelf;
+mod sorted;
 mod spellings;
 
 use std::fmt;

@@ -9,13 +9,14 @@
 //! storage says, compared with the newest one there and never with the clock of
 //! this machine: a clock that is set to another day makes nothing older.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::ltx::{Header, Level};
 use crate::types::{Timestamp, TxidRange};
 
+use super::sorted::Sorted;
 use super::{Listing, Segment};
 
 /// Changes remembered for listings that were under way when they happened. A
@@ -31,11 +32,14 @@ pub struct Shelf(Arc<Mutex<Inner>>);
 #[derive(Debug, Default)]
 struct Inner {
     listing: Listing,
-    notes: BTreeMap<Name, Note>,
+    notes: Sorted<Name, Note>,
+    /// Those since the oldest listing under way began.
     changes: VecDeque<Change>,
     /// Changes ever made.
     changed: u64,
     listed: bool,
+    /// Each listing under way has another one.
+    under_way: Arc<()>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -62,8 +66,11 @@ struct Change {
 }
 
 /// A listing under way.
-#[derive(Clone, Copy, Debug)]
-pub struct Mark(u64);
+#[derive(Clone, Debug)]
+pub struct Mark {
+    changed: u64,
+    _under_way: Arc<()>,
+}
 
 /// A segment with what is known about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,13 +116,14 @@ impl Shelf {
 
     /// Call before listing: what changes from now on is not lost.
     pub fn begin_listing(&self) -> Mark {
-        Mark(self.lock().changed)
+        let inner = self.lock();
+        Mark { changed: inner.changed, _under_way: inner.under_way.clone() }
     }
 
     /// Takes over a listing.
     pub fn replace(&self, mark: Mark, mut listing: Listing) {
         let mut inner = self.lock();
-        let since = usize::try_from(inner.changed - mark.0).unwrap_or(usize::MAX).min(inner.changes.len());
+        let since = usize::try_from(inner.changed - mark.changed).unwrap_or(usize::MAX).min(inner.changes.len());
         let later: Vec<Change> = inner.changes.iter().skip(inner.changes.len() - since).copied().collect();
         for change in &later {
             if change.put {
@@ -124,7 +132,7 @@ impl Shelf {
                 listing.remove(change.segment.level, change.segment.txids);
             }
         }
-        let mut notes = BTreeMap::new();
+        let mut notes = Sorted::default();
         for segment in listing.segments() {
             let name = (segment.level, segment.txids);
             let same_size = inner.listing.get(segment.level, segment.txids).is_some_and(|old| old.size == segment.size);
@@ -195,6 +203,10 @@ impl Shelf {
 impl Inner {
     fn change(&mut self, change: Change) {
         self.changed += 1;
+        if Arc::strong_count(&self.under_way) == 1 {
+            self.changes = VecDeque::new();
+            return;
+        }
         self.changes.push_back(change);
         if self.changes.len() > REMEMBERED {
             self.changes.pop_front();

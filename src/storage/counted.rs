@@ -3,8 +3,8 @@
 //! needs several requests for what it is asked counts them itself.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -45,7 +45,7 @@ impl Operation {
 
 /// The counters of one replica.
 #[derive(Debug, Default)]
-pub struct Counts([Counter; Operation::ALL.len()]);
+pub struct Counts([OnceLock<Box<Counter>>; Operation::ALL.len()]);
 
 #[derive(Debug, Default)]
 struct Counter {
@@ -132,7 +132,7 @@ impl Snapshot {
 impl Counts {
     /// What was counted so far.
     pub fn of(&self, operation: Operation) -> Snapshot {
-        let counter = self.counter(operation);
+        let Some(counter) = self.0[operation as usize].get() else { return Snapshot::default() };
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
         Snapshot {
             requests: read(&counter.requests),
@@ -149,7 +149,7 @@ impl Counts {
     }
 
     fn counter(&self, operation: Operation) -> &Counter {
-        &self.0[operation as usize]
+        self.0[operation as usize].get_or_init(Box::default)
     }
 
     /// For backends that need several requests for what they are asked.

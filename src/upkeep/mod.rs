@@ -77,7 +77,7 @@ pub struct Upkeep {
     shelf: Shelf,
     /// What the newest segments were made of.
     uploaded: Uploaded,
-    policy: Policy,
+    policy: Arc<Policy>,
     stop: Stop,
     /// This replica's place between all others, of 2^64.
     shift: u64,
@@ -96,14 +96,14 @@ pub struct Upkeep {
 
 impl Upkeep {
     /// `shelf` is what the replica's upload keeps; `place` names the replica among all others.
-    pub fn new(replica: Arc<Replica>, shelf: Shelf, policy: Policy, place: &str, stop: Stop) -> Self {
+    pub fn new(replica: Arc<Replica>, shelf: Shelf, policy: impl Into<Arc<Policy>>, place: &str, stop: Stop) -> Self {
         let mut digest = crc64_iso();
         digest.update(place.as_bytes());
         Self {
             replica,
             shelf,
             uploaded: Uploaded::default(),
-            policy,
+            policy: policy.into(),
             stop,
             shift: digest.finalize(),
             aside: BTreeSet::new(),

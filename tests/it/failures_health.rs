@@ -116,7 +116,7 @@ impl Place {
         let job = job(&self.path, &[&self.replica]);
         let levels = vec![Duration::from_millis(500)];
         let policy = Policy { levels, retention: None, ..Policy::default() };
-        let with = |to: Destination| Destination { upkeep: Some(policy.clone()), ..to };
+        let with = |to: Destination| Destination { upkeep: Some(Arc::new(policy.clone())), ..to };
         Job { replicas: job.replicas.into_iter().map(with).collect(), ..job }
     }
 

@@ -44,7 +44,7 @@ pub(crate) fn hurried() -> Policy {
 
 pub(crate) fn kept(path: &Path, replicas: &[&Arc<Replica>], policy: &Policy) -> Job {
     let job = job(path, replicas);
-    let with = |to: Destination| Destination { upkeep: Some(policy.clone()), ..to };
+    let with = |to: Destination| Destination { upkeep: Some(Arc::new(policy.clone())), ..to };
     Job { replicas: job.replicas.into_iter().map(with).collect(), ..job }
 }
 
@@ -211,7 +211,7 @@ async fn restores_over_a_slow_line_outlast_upkeep_every_second() {
         ..policy.clone()
     };
     let mut both = kept(&path, &[&replicas[0], &replicas[1]], &policy);
-    both.replicas[1].upkeep = Some(merging);
+    both.replicas[1].upkeep = Some(Arc::new(merging));
     let daemon = start(vec![both]);
     caught_up(&daemon).await;
     let until = Instant::now() + second * 30;

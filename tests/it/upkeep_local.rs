@@ -40,7 +40,7 @@ impl Rig {
         let storage = Counted::new(Arc::new(MemoryStorage::new()), counts.clone());
         let replica = replica_in(Arc::new(storage), "r");
         let followed = job(path, &[&replica]);
-        let with = |to: Destination| Destination { upkeep: Some(policy(wait)), ..to };
+        let with = |to: Destination| Destination { upkeep: Some(Arc::new(policy(wait))), ..to };
         let daemon = start(vec![Job { replicas: followed.replicas.into_iter().map(with).collect(), ..followed }]);
         let rig = Self { counts, replica, daemon };
         rig.caught_up().await;

@@ -61,12 +61,12 @@ enum Ended {
 
 impl Shipping {
     /// `path` is the database's. `state_dir`: where this machine remembers what it must not look up.
-    pub(super) fn new(to: Destination, path: &Path, state_dir: &Path) -> Self {
+    pub(super) fn new(to: &Destination, path: &Path, state_dir: &Path) -> Self {
         let replica = to.replica.clone();
         let claims = to.create_only.then(|| Claims::new(state_dir, to.replica.name()));
         let uploader = Uploader::new(to.replica.clone(), to.encoding, to.max_segments);
         // What must not be listed cannot be merged, and nothing may be deleted from it.
-        let policy = to.upkeep.filter(|_| claims.is_none());
+        let policy = to.upkeep.clone().filter(|_| claims.is_none());
         let uploaded = Uploaded::default();
         let uploader = match (claims, &policy) {
             (Some(claims), _) => uploader.unlisted(claims),
@@ -74,7 +74,7 @@ impl Shipping {
             (None, _) => uploader,
         };
         let keeper =
-            policy.map(|policy| Keeper::new(to.replica, uploader.shelf().clone(), uploaded.clone(), policy, path));
+            policy.map(|policy| Keeper::new(replica.clone(), uploader.shelf().clone(), uploaded.clone(), policy, path));
         let (shelf, uploader) = (uploader.shelf().clone(), tokio::sync::Mutex::new(uploader));
         Self {
             replica,
@@ -229,7 +229,7 @@ impl Shipping {
                 Ok(advanced) => {
                     self.succeeded(shared, entry, replica, &name);
                     trim(shared, entry, &source);
-                    self.keeper.iter().for_each(Keeper::wake);
+                    Keeper::wake(shared, entry, replica);
                     if advanced != Advanced::Shipped {
                         return Ended::Done;
                     }
@@ -291,13 +291,9 @@ fn show(shared: &Shared, entry: &Entry, replica: usize, generation: Generation, 
 
 /// Sleeps, unless the run is closing or begins to.
 pub(super) async fn wait_until(entry: &Entry, at: Instant) {
-    let mut hurry = entry.hurry.subscribe();
-    if *hurry.borrow_and_update() {
-        return;
-    }
     tokio::select! {
+        () = entry.hurry.begins() => {}
         () = tokio::time::sleep_until(at) => {}
-        _ = hurry.changed() => {}
     }
 }
 

@@ -75,7 +75,7 @@ impl Shipping {
             }
             return Some(Ended::Fenced);
         }
-        if *entry.hurry.borrow() {
+        if entry.hurry.has_begun() {
             tokio::time::sleep(shared.stopping_retry).await;
         } else {
             self.pause_until(entry, Instant::now() + wait_after(failures, error)).await;
