@@ -227,7 +227,8 @@ pub struct Board {
 #[derive(Debug, Default)]
 struct Databases {
     next: u64,
-    pinned: BTreeMap<DatabaseId, Pinned>,
+    /// In boxes: half of the places in a tree are empty.
+    pinned: BTreeMap<DatabaseId, Box<Pinned>>,
 }
 
 #[derive(Debug)]
@@ -250,7 +251,7 @@ impl Board {
         let id = DatabaseId(databases.next);
         databases.next += 1;
         let facts = DatabaseFacts { since: facts.since.or(Some(Instant::now())), ..facts };
-        databases.pinned.insert(id, Pinned { facts, changed: None });
+        databases.pinned.insert(id, Box::new(Pinned { facts, changed: None }));
         drop(databases);
         self.tell();
         id

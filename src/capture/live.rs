@@ -63,6 +63,8 @@ pub(super) struct Activity {
     seen: Option<(View, Instant, SystemTime)>,
     waiting: Option<Waiting>,
     last_commit: Option<Instant>,
+    /// For how long nobody had written to the database when it was taken up.
+    rest: Duration,
     dirty_since: Option<Instant>,
     last_attempt: Option<Instant>,
     futile: u32,
@@ -262,9 +264,16 @@ impl Live {
         u64::from(self.state().page_count) * u64::from(self.state().identity.page_size.get())
     }
 
-    /// When the last commit was noticed, or the first look was taken.
+    /// The same, for which nobody had written to the database for this long.
+    pub(super) fn after_rest(self, rest: Duration) -> Self {
+        Self { activity: Activity { rest, ..self.activity }, ..self }
+    }
+
+    /// Since when there has been no commit, as far as is known.
     pub(super) fn quiet_since(&self) -> Option<Instant> {
-        self.activity.seen.as_ref().map(|(_, at, _)| *at)
+        let (_, at, _) = self.activity.seen.as_ref()?;
+        let rest = if self.activity.last_commit.is_none() { self.activity.rest } else { Duration::ZERO };
+        Some(at.checked_sub(rest).unwrap_or(*at))
     }
 
     /// What is needed to leave the database alone, if all of it is captured and

@@ -365,7 +365,10 @@ impl Database {
         // Waiting for the same lock again and again would keep a thread from everybody else (F43).
         let patience = if self.kept_out { Duration::ZERO } else { self.options.busy_timeout };
         let spool = &self.local.as_ref().expect("opened above").spool;
-        attach::attach(&self.options, spool, left.as_ref(), patience, wall)
+        // Before anything is opened.
+        let rest = parked::rest(&self.options.path, &self.options.log_path(), wall);
+        let live = attach::attach(&self.options, spool, left.as_ref(), patience, wall)?;
+        Ok(live.after_rest(rest))
     }
 
     /// F53: one file, one follower.

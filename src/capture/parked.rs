@@ -74,6 +74,17 @@ impl Parked {
     }
 }
 
+/// For how long nobody has written to a database, as far as its files tell. An
+/// empty log tells nothing: whoever opens the database may have made it.
+pub(super) fn rest(database: &Path, log: &Path, wall: SystemTime) -> Duration {
+    let rests = [database, log].map(|path| match stamp(path) {
+        Ok(Some((stamp, touched))) if stamp.size > 0 => wall.duration_since(touched).unwrap_or_default(),
+        Ok(_) => Duration::MAX,
+        Err(_) => Duration::ZERO,
+    });
+    rests.into_iter().min().unwrap_or_default()
+}
+
 fn stamp(path: &Path) -> io::Result<Option<(Stamp, SystemTime)>> {
     let meta = match std::fs::metadata(path) {
         Ok(meta) => meta,

@@ -68,6 +68,8 @@ pub(super) struct Entry {
     closing: AtomicBool,
     /// Nobody takes the database up any more.
     ended: AtomicBool,
+    /// It may be left alone once everything is uploaded.
+    leaves: AtomicBool,
     /// Uploads wait for nothing any more.
     pub(super) hurry: Hurry,
     /// What the uploads work on; set once the database was first taken up.
@@ -112,6 +114,7 @@ impl Entry {
             capture: Workpiece::new(database, shared.queue.clone(), id),
             closing: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            leaves: AtomicBool::new(false),
             hurry: Hurry::default(),
             source: Mutex::new(None),
             events: Mutex::new(Events::default()),
@@ -185,7 +188,10 @@ impl Entry {
             }
         }
         let sooner = shared.room.is_tight().then_some(room::PATIENCE);
-        if stepped.live && !stepped.parked && self.may_park(shared) && database.park(now, SystemTime::now(), sooner) {
+        let may_leave = stepped.live && !stepped.parked && database.park_at(sooner).is_some_and(|at| at <= now);
+        // Before looking what is uploaded: whatever is confirmed from now on calls again.
+        self.leaves.store(may_leave, Ordering::SeqCst);
+        if may_leave && self.may_park(shared) && database.park(now, SystemTime::now(), sooner) {
             // What came before it was left shows in its files, and what comes from now on is an event.
             stepped = self.step_once(shared, &mut database);
         }
@@ -237,6 +243,13 @@ impl Entry {
         shared.board.read_one(self.id).is_some_and(|facts| {
             facts.captured.is_some() && facts.behind().next().is_none() && facts.replicas.iter().all(well)
         })
+    }
+
+    /// Something was confirmed, which may have been all that it waited for.
+    pub(super) fn confirmed(&self, shared: &Shared) {
+        if self.leaves.swap(false, Ordering::SeqCst) {
+            shared.queue.push(self.id);
+        }
     }
 
     /// Its files are not open, or not any more.

@@ -15,7 +15,8 @@ use brooklet::storage::{Body, Key, MemoryStorage, Object, PutOptions, Result, St
 use bytes::Bytes;
 use rusqlite::Connection;
 
-use crate::running::{TABLE, create, destination, insert, job, replica_in, start, stop};
+use crate::failures_capture::set_times_back;
+use crate::running::{TABLE, assert_restores, create, destination, insert, job, replica_in, start, stop};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -145,6 +146,88 @@ async fn a_parked_database_is_not_taken_for_unwatched() {
     let later = facts.looked.unwrap() + facts.poll + Duration::from_secs(1);
     assert_eq!(judge(&facts, later, Objective::default()).overall.grade, Grade::Ok);
     stop(daemon).await;
+}
+
+/// F110: after a restart with many idle databases none is kept open for the time that it was not used before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_has_rested_is_left_alone_as_soon_as_it_is_uploaded() {
+    let dir = tempfile::tempdir().unwrap();
+    let [(rested, _app), (used, _other)] = databases(dir.path(), 2).try_into().unwrap();
+    set_times_back(&rested);
+    let replica = replica_in(Arc::new(MemoryStorage::new()), "r");
+    let other = replica_in(Arc::new(MemoryStorage::new()), "r");
+    let jobs = [(&rested, &replica), (&used, &other)].map(|(path, replica)| {
+        let mut job = job(path, &[replica]);
+        job.capture.parking = Some(Parking { after: Duration::from_secs(3600), among: 0 });
+        job
+    });
+    let daemon = start(jobs.into());
+    let begun = Instant::now();
+    let facts = loop {
+        let facts = daemon.board().read();
+        if facts[0].poll > Duration::from_secs(10) && facts[1].behind().count() == 0 && facts[1].captured.is_some() {
+            break facts;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{facts:#?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(facts[0].captured.is_some() && facts[0].behind().count() == 0);
+    assert!(facts[1].poll <= Duration::from_secs(10), "the other one was just written to");
+    assert_restores(&replica, &rested).await;
+    stop(daemon).await;
+}
+
+/// Databases come while others are stepped and asked after: nobody waits for somebody who waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_come_while_others_are_at_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let apps = databases(dir.path(), 120);
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    let jobs: Vec<_> = apps
+        .iter()
+        .enumerate()
+        .map(|(n, (path, _))| job(path, &[&replica_in(storage.clone(), &n.to_string())]))
+        .collect();
+    let (at_once, later) = jobs.split_at(20);
+    let daemon = Arc::new(start(at_once.to_vec()));
+    let ends = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..20)
+        .map(|n| {
+            let (path, ends) = (apps[n].0.clone(), ends.clone());
+            std::thread::spawn(move || {
+                let app = Connection::open(path).unwrap();
+                app.busy_timeout(Duration::from_secs(10)).unwrap();
+                app.execute_batch("PRAGMA synchronous=off").unwrap();
+                while !ends.load(Ordering::Relaxed) {
+                    app.execute("INSERT INTO t(x) VALUES (1)", []).unwrap();
+                    std::thread::sleep(Duration::from_micros(300));
+                }
+            })
+        })
+        .collect();
+    let adder = {
+        let (daemon, later) = (daemon.clone(), later.to_vec());
+        std::thread::spawn(move || {
+            for round in 0..20 {
+                let added: Vec<_> = later.iter().map(|job| daemon.add(job.clone()).unwrap()).collect();
+                if round < 19 {
+                    for id in added {
+                        futures::executor::block_on(daemon.remove(id, Duration::from_secs(30))).unwrap();
+                    }
+                }
+            }
+        })
+    };
+    let begun = Instant::now();
+    while !adder.is_finished() {
+        assert!(begun.elapsed() < PATIENCE, "somebody waits for ever");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    adder.join().unwrap();
+    ends.store(true, Ordering::Relaxed);
+    writers.into_iter().for_each(|writer| writer.join().unwrap());
+    assert_eq!(daemon.board().read().len(), 120);
+    assert_eq!(daemon.stop(PATIENCE).await, []);
 }
 
 /// The program with a directory of databases.

@@ -45,10 +45,10 @@ pub(super) struct Ways {
 
 struct Known {
     config: Config,
-    members: BTreeMap<PathBuf, Member>,
+    /// Shared: half of the places in a tree are empty, and whoever plans a change works on a copy.
+    members: BTreeMap<PathBuf, Arc<Member>>,
 }
 
-#[derive(Clone)]
 struct Member {
     id: DatabaseId,
     settings: Database,
@@ -214,7 +214,8 @@ impl Fleet {
         let settings = settings.map_err(|error| RegisterError::Url(Box::new(error.into())))?;
         let members = self.known().members.clone();
         // What another request has registered meanwhile, or is about to end, is in nobody's place but its own.
-        let others = members.into_values().map(|member| member.settings).filter(|other| other.path != settings.path);
+        let others =
+            members.into_values().map(|member| member.settings.clone()).filter(|other| other.path != settings.path);
         let all: Vec<Database> = others.chain([settings.clone()]).collect();
         open::one_place_each(&all).map_err(other)?;
         let job = self.prepare(&settings).await.map_err(other)?;
@@ -373,7 +374,7 @@ impl Fleet {
             self.daemon.rehearse(drill::rehearsals(database, id, &job));
         }
         let settings = database.clone();
-        known.members.insert(database.path.clone(), Member { id, settings, registered });
+        known.members.insert(database.path.clone(), Arc::new(Member { id, settings, registered }));
         Ok(())
     }
 
@@ -409,7 +410,7 @@ impl Fleet {
 }
 
 /// One that was registered and now stands in the config belongs to the config.
-fn difference<'a>(members: &'a BTreeMap<PathBuf, Member>, wanted: &'a [Database]) -> Difference<'a> {
+fn difference<'a>(members: &'a BTreeMap<PathBuf, Arc<Member>>, wanted: &'a [Database]) -> Difference<'a> {
     let mut found = Difference::default();
     for database in wanted {
         match members.get(&database.path) {
@@ -454,9 +455,9 @@ mod tests {
         );
         let member = |(number, settings): (u64, &Database), registered| {
             let member = Member { id: DatabaseId::new(number), settings: settings.clone(), registered };
-            (settings.path.clone(), member)
+            (settings.path.clone(), Arc::new(member))
         };
-        let mut members: BTreeMap<PathBuf, Member> =
+        let mut members: BTreeMap<PathBuf, Arc<Member>> =
             (0..).zip(old.databases().unwrap()).map(|one| member(one, false)).collect();
         let registered = config("dbs: [{path: /e, replica: {path: /re}}]");
         members.extend([member((9, &registered.databases().unwrap()[0]), true)]);
@@ -473,7 +474,7 @@ mod tests {
         let fast = config("dbs: [{path: /a, replica: {path: /ra}}]");
         let settings = slow.databases().unwrap()[0].clone();
         let member = Member { id: DatabaseId::new(0), settings, registered: false };
-        let members = BTreeMap::from([(PathBuf::from("/a"), member)]);
+        let members = BTreeMap::from([(PathBuf::from("/a"), Arc::new(member))]);
         assert_eq!(difference(&members, fast.databases().unwrap()).changed.len(), 1);
         assert_eq!(difference(&members, slow.databases().unwrap()).unchanged, 1);
     }

@@ -228,6 +228,7 @@ impl Shipping {
             match advanced {
                 Ok(advanced) => {
                     self.succeeded(shared, entry, replica, &name);
+                    entry.confirmed(shared);
                     trim(shared, entry, &source);
                     Keeper::wake(shared, entry, replica);
                     if advanced != Advanced::Shipped {
