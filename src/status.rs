@@ -10,6 +10,7 @@ mod arrivals;
 mod tally;
 mod work;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -238,6 +239,33 @@ struct Pinned {
     changed: Option<watch::Sender<()>>,
 }
 
+thread_local! {
+    /// Whether this thread looks at the board, or changes it, at this moment.
+    static HELD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// While it lasts, this thread holds the board and calls somebody.
+struct Held;
+
+impl Held {
+    fn begin() -> Self {
+        HELD.set(true);
+        Self
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD.set(false);
+    }
+}
+
+/// Whether this thread holds the board. Who does must not wait for another lock
+/// under which somebody waits for the board.
+pub(crate) fn board_is_held() -> bool {
+    HELD.get()
+}
+
 impl Default for Board {
     fn default() -> Self {
         Self { databases: Arc::default(), changed: watch::Sender::new(0) }
@@ -270,7 +298,9 @@ impl Board {
         let mut databases = self.databases();
         let Some(pinned) = databases.pinned.get_mut(&id) else { return };
         let before = pinned.facts.clone();
+        let held = Held::begin();
         change(&mut pinned.facts);
+        drop(held);
         pinned.facts.settle(&before, Instant::now(), SystemTime::now().into());
         // That somebody has looked again is no news.
         let looked = std::mem::replace(&mut pinned.facts.looked, before.looked);
@@ -297,7 +327,9 @@ impl Board {
 
     /// Shows what is known about each database, without copying it.
     pub fn each(&self, mut look: impl FnMut(DatabaseId, &DatabaseFacts)) {
-        self.databases().pinned.iter().for_each(|(id, pinned)| look(*id, &pinned.facts));
+        let databases = self.databases();
+        let _held = Held::begin();
+        databases.pinned.iter().for_each(|(id, pinned)| look(*id, &pinned.facts));
     }
 
     /// What is known about one database.

@@ -7,12 +7,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::entry::Entry;
 use super::{Destination, Job, RegistryError};
 use crate::capture::Options;
-use crate::status::DatabaseId;
+use crate::status::{DatabaseId, board_is_held};
 
 /// One database.
 pub(super) struct Slot {
@@ -59,7 +59,7 @@ impl Table {
         id: impl FnOnce(&Job) -> DatabaseId,
         begin: impl FnOnce(&Slot),
     ) -> Result<DatabaseId, RegistryError> {
-        let mut inner = self.0.write().expect("no holder of this lock panics");
+        let mut inner = self.write();
         if inner.closed {
             return Err(RegistryError::Stopping);
         }
@@ -78,31 +78,31 @@ impl Table {
     }
 
     pub(super) fn remove(&self, id: DatabaseId) {
-        let mut inner = self.0.write().expect("no holder of this lock panics");
+        let mut inner = self.write();
         if let Some(slot) = inner.slots.remove(&id) {
             inner.of_path.remove(&slot.capture.path);
         }
     }
 
     pub(super) fn count(&self) -> usize {
-        self.0.read().expect("no holder of this lock panics").slots.len()
+        self.read().slots.len()
     }
 
     /// From now on nothing is added.
     pub(super) fn close(&self) {
-        self.0.write().expect("no holder of this lock panics").closed = true;
+        self.write().closed = true;
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.0.read().expect("no holder of this lock panics").closed
+        self.read().closed
     }
 
     pub(super) fn slot(&self, id: DatabaseId) -> Option<Arc<Slot>> {
-        self.0.read().expect("no holder of this lock panics").slots.get(&id).cloned()
+        self.read().slots.get(&id).cloned()
     }
 
     pub(super) fn find(&self, path: &Path) -> Option<DatabaseId> {
-        self.0.read().expect("no holder of this lock panics").of_path.get(path).copied()
+        self.read().of_path.get(path).copied()
     }
 
     /// The run of a database, if it is followed.
@@ -112,6 +112,21 @@ impl Table {
 
     /// In the order in which they were added.
     pub(super) fn slots(&self) -> Vec<Arc<Slot>> {
-        self.0.read().expect("no holder of this lock panics").slots.values().cloned().collect()
+        self.read().slots.values().cloned().collect()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.in_order();
+        self.0.read().expect("no holder of this lock panics")
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.in_order();
+        self.0.write().expect("no holder of this lock panics")
+    }
+
+    /// Whoever adds a database holds the table and then the board; the other way round two would wait for each other.
+    fn in_order(&self) {
+        debug_assert!(!board_is_held(), "the table is asked while the board is held");
     }
 }
