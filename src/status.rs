@@ -315,6 +315,13 @@ impl Board {
         }
     }
 
+    /// Somebody has looked at a database and found nothing new, and looks again after `poll`.
+    pub fn looked(&self, id: DatabaseId, now: Instant, poll: Duration) {
+        if let Some(pinned) = self.databases().pinned.get_mut(&id) {
+            (pinned.facts.looked, pinned.facts.poll) = (Some(now), poll);
+        }
+    }
+
     /// Everything on it now, in the order in which it was added.
     pub fn read(&self) -> Vec<DatabaseFacts> {
         self.databases().pinned.values().map(|pinned| pinned.facts.clone()).collect()

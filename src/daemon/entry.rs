@@ -12,7 +12,7 @@ use super::room::{self, Entered};
 use super::shipping::Shipping;
 use super::table::Slot;
 use super::upkeep::Keeper;
-use super::watch::Watched;
+use super::watch::{Watched, Watching};
 use super::workpiece::{Held, Workpiece};
 use crate::capture::{Database, Stepped};
 use crate::spool::Spool;
@@ -70,6 +70,8 @@ pub(super) struct Entry {
     ended: AtomicBool,
     /// It may be left alone once everything is uploaded.
     leaves: AtomicBool,
+    /// It was left alone at the last look, and the board says so.
+    rests: AtomicBool,
     /// Uploads wait for nothing any more.
     pub(super) hurry: Hurry,
     /// What the uploads work on; set once the database was first taken up.
@@ -115,6 +117,7 @@ impl Entry {
             closing: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             leaves: AtomicBool::new(false),
+            rests: AtomicBool::new(false),
             hurry: Hurry::default(),
             source: Mutex::new(None),
             events: Mutex::new(Events::default()),
@@ -178,13 +181,15 @@ impl Entry {
         let mut events = true;
         if stepped.live && far {
             let relied = self.events.lock().expect("no holder of this lock panics").work();
-            if shared.watch.arm(self.id, &log_path) && relied {
-                // A commit between the look and the watch would otherwise go unnoticed, and so would a new file: the
-                // watch is on whatever has the name now.
-                database.files_changed();
-                stepped = self.step_once(shared, &mut database);
-            } else {
-                events = false;
+            match shared.watch.arm(self.id, &log_path) {
+                Watching::FromNow if relied => {
+                    // A commit between the look and the watch would otherwise go unnoticed, and so would a new file:
+                    // the watch is on whatever has the name now.
+                    database.files_changed();
+                    stepped = self.step_once(shared, &mut database);
+                }
+                Watching::Already if relied => {}
+                _ => events = false,
             }
         }
         let sooner = shared.room.is_tight().then_some(room::PATIENCE);
@@ -227,6 +232,7 @@ impl Entry {
             );
         }
         inside.into_iter().for_each(|other| shared.queue.push(other));
+        self.rests.store(false, Ordering::SeqCst);
         shared.board.update(self.id, |facts| {
             if facts.health != Health::Starting {
                 let reason = "it changes, and the limit on open files leaves no room to follow it now";
@@ -263,6 +269,7 @@ impl Entry {
     /// proves everything that it uses. The others never notice.
     pub(super) fn panicked(&self, shared: &Shared) {
         self.last_hold().release();
+        self.rests.store(false, Ordering::SeqCst);
         let reason = "an internal error stopped this step; please report it together with the log".to_owned();
         tracing::error!(db = self.path.display().to_string(), error = reason, "sync error");
         shared.board.update(self.id, |facts| (facts.health, facts.seen) = (Health::Broken(reason), None));
@@ -277,6 +284,14 @@ impl Entry {
 
     /// Records what capture knows and wakes the uploads if there is news.
     pub(super) fn pin_up(self: &Arc<Self>, shared: &Arc<Shared>, database: &mut Database, stepped: Option<&Stepped>) {
+        // Not while the board is held: whoever adds a database holds the table, and then the board.
+        let poll = stepped.map(|stepped| poll(stepped.parked, true, shared.table.count()));
+        let rests = stepped.is_some_and(|stepped| stepped.parked);
+        if self.rests.swap(rests, Ordering::SeqCst) && rests {
+            // Of ten thousand nearly all rest, and nothing about them is new.
+            shared.board.looked(self.id, Instant::now(), poll.unwrap_or_default());
+            return;
+        }
         match database.is_live() {
             true => shared.room.is_inside(self.id),
             false => self.makes_room(shared),
@@ -285,8 +300,6 @@ impl Entry {
         let captured =
             position.map(|p| Captured { generation: p.generation, batch: p.point.seq.get(), timestamp: p.timestamp });
         let mut news = false;
-        // Not while the board is held: whoever adds a database holds the table, and then the board.
-        let poll = stepped.map(|stepped| poll(stepped.parked, true, shared.table.count()));
         shared.board.update(self.id, |facts| {
             if let Some(stepped) = stepped {
                 facts.health = match (&stepped.trouble, stepped.live) {

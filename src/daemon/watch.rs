@@ -25,6 +25,17 @@ pub(super) enum Watched {
     Fired,
 }
 
+/// Whether there will be an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Watching {
+    /// From now on.
+    FromNow,
+    /// Since an earlier time, and there was none.
+    Already,
+    /// There will be none.
+    Not,
+}
+
 /// The watches of all databases.
 pub(super) struct Watch {
     watcher: Mutex<Option<RecommendedWatcher>>,
@@ -54,14 +65,14 @@ impl Watch {
         Self { watcher: Mutex::new(watcher.ok()), armed }
     }
 
-    /// Waits for the next event on a log. `false`: there will be none, look at intervals.
-    pub(super) fn arm(&self, database: DatabaseId, path: &Path) -> bool {
+    /// Waits for the next event on a log.
+    pub(super) fn arm(&self, database: DatabaseId, path: &Path) -> Watching {
         let mut watcher = self.watcher.lock().expect("no holder of this lock panics");
-        let Some(watcher) = watcher.as_mut() else { return false };
+        let Some(watcher) = watcher.as_mut() else { return Watching::Not };
         {
             let mut armed = self.armed.lock().expect("no holder of this lock panics");
             if armed.get(path).is_some_and(|a| !a.fired) {
-                return true;
+                return Watching::Already;
             }
             armed.insert(path.to_owned(), Armed { database, fired: false });
         }
@@ -70,7 +81,7 @@ impl Watch {
             self.armed.lock().expect("no holder of this lock panics").remove(path);
             tracing::debug!(path = path.display().to_string(), error = error.to_string(), "cannot watch");
         }
-        set.is_ok()
+        if set.is_ok() { Watching::FromNow } else { Watching::Not }
     }
 
     /// Removes the watch if it has fired.
