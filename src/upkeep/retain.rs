@@ -205,13 +205,21 @@ impl Holders {
 
     /// How old the youngest is of all that the same merged segment holds: they go
     /// together. A transaction is no use without those between it and the last merged point.
+    ///
+    /// `None` as well if a segment of a lower level ends within that one and cannot
+    /// be reached without this transaction, because what held it there was lost.
     fn held_since(&self, single: &Segment) -> Option<Duration> {
-        self.merged.iter().find_map(|ranges| {
+        let mut stranded: Option<Txid> = None;
+        for ranges in &self.merged {
             let next = ranges.partition_point(|range: &TxidRange| (*range).min() <= single.txids.min());
-            let holder = *ranges.get(next.checked_sub(1)?)?;
-            let held = self.singles.range(holder.min()..=holder.max()).map(|(_, age)| *age).min();
-            held.filter(|_| single.txids.max() <= holder.max())
-        })
+            let holder = next.checked_sub(1).map(|at| ranges[at]);
+            match holder.filter(|holder: &TxidRange| (*holder).max() >= single.txids.max()) {
+                Some(holder) if stranded.is_some_and(|point| point < holder.max()) => return None,
+                Some(holder) => return self.singles.range(holder.min()..=holder.max()).map(|(_, age)| *age).min(),
+                None => stranded = stranded.into_iter().chain(ranges.get(next).map(|later| (*later).max())).min(),
+            }
+        }
+        None
     }
 }
 
@@ -315,6 +323,19 @@ mod tests {
         let mut items = vec![at(9, 1, 1, 9999), at(1, 2, 3, 9999), at(1, 7, 8, 9999)];
         items.extend((2..=9).map(|n| at(0, n, n, 9999)));
         assert_eq!(by_default(&items), [(0, 8), (0, 7), (0, 3), (0, 2)]);
+    }
+
+    /// Level 1 lost what held transaction 4, after it was merged further: without it nothing leads to 5, which is kept.
+    #[test]
+    fn a_single_transaction_stays_if_a_merged_point_needs_it() {
+        let mut items = vec![at(9, 1, 3, 9999), at(1, 2, 2, 9999), at(1, 5, 5, 9999), at(1, 6, 7, 9999)];
+        items.push(at(2, 2, 7, 9999));
+        items.extend((1..=8).map(|n| at(0, n, n, 9999)));
+        let all_past = Retention { history: Duration::ZERO, ..Retention::default() };
+        assert_eq!(gone(&items, &all_past, &[]), [(0, 1), (0, 7), (0, 6), (0, 5), (0, 3), (1, 2), (0, 2)]);
+        // With nothing in between, what was merged further is enough.
+        items.retain(|item| item.segment.level != Level::new(1).unwrap());
+        assert_eq!(gone(&items, &all_past, &[])[..5], [(0, 1), (0, 7), (0, 6), (0, 5), (0, 4)]);
     }
 
     /// Litestream takes its position from there, and both want the newest point.

@@ -13,7 +13,7 @@ use brooklet::upkeep::retain::{RetainError, judge};
 use brooklet::upkeep::{Keep, Retention, Snapshots};
 use proptest::prelude::*;
 
-const CASES: u32 = 10_000;
+const CASES: u32 = 100_000;
 
 fn txid(n: u64) -> Txid {
     Txid::new(n).unwrap()
