@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use brooklet::capture::Parking;
+use brooklet::daemon::Daemon;
 use brooklet::health::{Grade, Objective, judge};
+use brooklet::status::DatabaseFacts;
 use brooklet::storage::{Body, Key, MemoryStorage, Object, PutOptions, Result, Storage};
 use bytes::Bytes;
 use rusqlite::Connection;
@@ -72,7 +74,7 @@ async fn replicas_that_never_answer_delay_no_other() {
     for round in 1..=3u64 {
         apps.iter().for_each(|(_, app)| insert(app, 1));
         let begun = Instant::now();
-        let there = |facts: &brooklet::status::DatabaseFacts| {
+        let there = |facts: &DatabaseFacts| {
             facts.captured.is_some_and(|c| c.batch >= round && facts.replicas[0].batch == Some(c.batch))
         };
         while !daemon.board().read().iter().all(there) {
@@ -125,6 +127,24 @@ async fn a_hot_database_does_not_starve_the_others() {
     stop(daemon).await;
 }
 
+/// What is on the board as soon as it is so.
+async fn when(daemon: &Daemon, is_so: impl Fn(&[DatabaseFacts]) -> bool) -> Vec<DatabaseFacts> {
+    let begun = Instant::now();
+    loop {
+        let facts = daemon.board().read();
+        if is_so(&facts) {
+            return facts;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{facts:#?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// One that is followed closely is looked at more often.
+fn is_parked(facts: &DatabaseFacts) -> bool {
+    facts.poll > Duration::from_secs(10)
+}
+
 /// F110: of one that is left alone it is known how rarely it is looked at, so that nobody takes it for forgotten.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_parked_database_is_not_taken_for_unwatched() {
@@ -134,15 +154,7 @@ async fn a_parked_database_is_not_taken_for_unwatched() {
     let mut job = job(&apps[0].0, &[&replica_in(storage, "r")]);
     job.capture.parking = Some(Parking { after: Duration::from_millis(200), among: 0 });
     let daemon = start(vec![job]);
-    let begun = Instant::now();
-    let facts = loop {
-        let facts = daemon.board().read().remove(0);
-        if facts.poll > Duration::from_secs(10) {
-            break facts;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{facts:#?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
+    let facts = when(&daemon, |facts| is_parked(&facts[0])).await.remove(0);
     let later = facts.looked.unwrap() + facts.poll + Duration::from_secs(1);
     assert_eq!(judge(&facts, later, Objective::default()).overall.grade, Grade::Ok);
     stop(daemon).await;
@@ -162,17 +174,10 @@ async fn a_database_that_has_rested_is_left_alone_as_soon_as_it_is_uploaded() {
         job
     });
     let daemon = start(jobs.into());
-    let begun = Instant::now();
-    let facts = loop {
-        let facts = daemon.board().read();
-        if facts[0].poll > Duration::from_secs(10) && facts[1].behind().count() == 0 && facts[1].captured.is_some() {
-            break facts;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{facts:#?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
-    assert!(facts[0].captured.is_some() && facts[0].behind().count() == 0);
-    assert!(facts[1].poll <= Duration::from_secs(10), "the other one was just written to");
+    let is_uploaded = |facts: &DatabaseFacts| facts.captured.is_some() && facts.behind().count() == 0;
+    let facts = when(&daemon, |facts| is_parked(&facts[0]) && is_uploaded(&facts[1])).await;
+    assert!(is_uploaded(&facts[0]));
+    assert!(!is_parked(&facts[1]), "it was just written to");
     assert_restores(&replica, &rested).await;
     stop(daemon).await;
 }
