@@ -12,7 +12,7 @@ mod work;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -103,7 +103,7 @@ pub struct ReplicaFacts {
     /// Why segments are not merged or deleted, if something is wrong.
     pub upkeep_error: Option<String>,
     /// What rehearsals of a restore have shown; `None` before the first.
-    pub drill: Option<DrillFacts>,
+    pub drill: Option<Box<DrillFacts>>,
     /// Since when the oldest captured commit waits that is not here; `None`: all are here.
     pub waiting: Option<Instant>,
     /// Since when there is some `error`.
@@ -141,10 +141,10 @@ pub struct ProvenPoint {
 }
 
 /// What is known about one database.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatabaseFacts {
     /// The database file.
-    pub path: PathBuf,
+    pub path: Arc<Path>,
     /// How it is doing.
     pub health: Health,
     /// What is captured.
@@ -169,6 +169,26 @@ pub struct DatabaseFacts {
     pub work: Work,
     /// When the batches came that some replica lacks.
     pub arrivals: Arrivals,
+}
+
+impl Default for DatabaseFacts {
+    fn default() -> Self {
+        Self {
+            path: Path::new("").into(),
+            health: Health::default(),
+            captured: None,
+            replicas: Vec::new(),
+            interval: Duration::ZERO,
+            since: None,
+            looked: None,
+            poll: Duration::ZERO,
+            seen: None,
+            disk_full: false,
+            lost_sight: None,
+            work: Work::default(),
+            arrivals: Arrivals::default(),
+        }
+    }
 }
 
 impl DatabaseFacts {

@@ -114,7 +114,7 @@ pub(super) fn attach(
     let (view, frozen) = take_guard(path, &mut guard, patience)?;
     guard.set_busy_timeout(options.busy_timeout)?;
     if existing_file(path)? != before {
-        return Err(Error::Replaced(path.clone()));
+        return Err(Error::Replaced(path.to_path_buf()));
     }
     warn_of_old_writers(&mut guard, path);
     let page_size = page_size(&mut guard, &view)?;

@@ -168,7 +168,7 @@ impl Live {
         }
         self.checkpoint(now, wall, true)?;
         match self.log_bytes()? {
-            bytes if bytes > LOG_TO_KEEP => Err(Error::NoRoom { path: self.options.path.clone(), log: bytes }),
+            bytes if bytes > LOG_TO_KEEP => Err(Error::NoRoom { path: self.options.path.to_path_buf(), log: bytes }),
             _ => Ok(()),
         }
     }
@@ -281,8 +281,8 @@ impl Live {
     pub(super) fn park(&mut self, wall: SystemTime) -> Result<Option<Parked>, Error> {
         let position = Position::of(self.state());
         let Some(cursor) = self.state().cursor.filter(|_| self.bytes() <= PARK_BYTES) else { return Ok(None) };
-        let (path, log) = (self.options.path.clone(), self.log.path().to_owned());
-        let parked = Parked::remember(path.clone(), log, position, wall).map_err(Error::local("look at", &path))?;
+        let parked = Parked::remember(&self.options, position, wall);
+        let parked = parked.map_err(Error::local("look at", &self.options.path))?;
         self.check_files()?;
         // After the files were looked at: whatever comes later changes them.
         let view = self.guard.view()?;
@@ -415,7 +415,7 @@ impl Live {
         // It was opened by its path, which can name another file by now.
         self.check_files()?;
         if snapshot.page_size() != self.map.state().identity.page_size {
-            return Err(Error::Replaced(options.path.clone()));
+            return Err(Error::Replaced(options.path.to_path_buf()));
         }
         self.activity.work.resyncs += 1;
         let now = Timestamp::from(wall);
@@ -775,8 +775,10 @@ impl Live {
         let identity = self.map.state().identity;
         let path = &self.options.path;
         match file_id(path).map_err(Error::local("look at", path))? {
-            None => return Err(Error::Missing(path.clone())),
-            Some(found) if found != (identity.device, identity.inode) => return Err(Error::Replaced(path.clone())),
+            None => return Err(Error::Missing(path.to_path_buf())),
+            Some(found) if found != (identity.device, identity.inode) => {
+                return Err(Error::Replaced(path.to_path_buf()));
+            }
             Some(_) => {}
         }
         let log = self.log.path();

@@ -37,7 +37,7 @@ pub use options::{Limits, Options, Parking, default_meta_path};
 pub use rivals::Rivals;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -52,7 +52,10 @@ use crate::types::Generation;
 /// The files that this process follows, so that none is followed twice: a second
 /// SQLite connection set on one inode would drop the locks of the first.
 #[derive(Clone, Debug, Default)]
-pub struct Followed(Arc<Mutex<HashMap<(u64, u64), PathBuf>>>);
+pub struct Followed(Arc<Mutex<Files>>);
+
+/// Their databases, by device and inode.
+type Files = HashMap<(u64, u64), Arc<Path>>;
 
 impl Position {
     fn of(state: &State) -> Self {
@@ -178,7 +181,7 @@ impl Database {
 
     /// Whether the next step would open its files.
     pub fn wants_in(&self, now: Instant) -> bool {
-        let rests = self.parked.as_ref().is_some_and(|parked| !parked.has_changed());
+        let rests = self.parked.as_ref().is_some_and(|parked| !parked.has_changed(&self.options));
         self.live.is_none() && self.retry_at.map_or(!rests, |at| now >= at)
     }
 
@@ -244,7 +247,7 @@ impl Database {
         if self.live.is_none() && self.retry_at.is_some_and(|at| now < at) {
             return self.stepped(self.retry_at);
         }
-        if self.retry_at.is_none() && self.parked.as_ref().is_some_and(|parked| !parked.has_changed()) {
+        if self.retry_at.is_none() && self.parked.as_ref().is_some_and(|parked| !parked.has_changed(&self.options)) {
             return Stepped { live: true, parked: true, ..Stepped::default() };
         }
         let was_live = self.live.is_some();
@@ -306,7 +309,7 @@ impl Database {
     /// # Errors
     /// Why the last capture failed; the database is then detached.
     pub fn finish(&mut self, now: Instant, wall: SystemTime) -> Result<(), Error> {
-        if self.parked.as_ref().is_some_and(|parked| !parked.has_changed()) {
+        if self.parked.as_ref().is_some_and(|parked| !parked.has_changed(&self.options)) {
             return Ok(());
         }
         if let Some(live) = &mut self.live
@@ -355,7 +358,7 @@ impl Database {
     fn attach(&mut self, left: Option<Left>, wall: SystemTime) -> Result<Live, Error> {
         let path = &self.options.path;
         let id = state::file_id(path).map_err(Error::local("look at", path))?;
-        let id = id.ok_or_else(|| Error::Missing(path.clone()))?;
+        let id = id.ok_or_else(|| Error::Missing(path.to_path_buf()))?;
         self.register(id)?;
         if self.local.as_ref().is_none_or(|local| !local.is_there()) {
             self.local = None;
@@ -366,7 +369,7 @@ impl Database {
         let patience = if self.kept_out { Duration::ZERO } else { self.options.busy_timeout };
         let spool = &self.local.as_ref().expect("opened above").spool;
         // Before anything is opened.
-        let rest = parked::rest(&self.options.path, &self.options.log_path(), wall);
+        let rest = parked::rest(&self.options, wall);
         let live = attach::attach(&self.options, spool, left.as_ref(), patience, wall)?;
         Ok(live.after_rest(rest))
     }
@@ -379,7 +382,7 @@ impl Database {
         }
         let path = self.options.path.clone();
         if let Some(other) = files.get(&id) {
-            return Err(Error::Duplicate { path, other: other.clone() });
+            return Err(Error::Duplicate { path: path.to_path_buf(), other: other.to_path_buf() });
         }
         files.insert(id, path);
         self.registered = Some(id);

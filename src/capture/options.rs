@@ -14,8 +14,8 @@ use crate::spool::Together;
 /// Options for following one database.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The database file.
-    pub path: PathBuf,
+    /// The database file. Shared by all who know the database by its name.
+    pub path: Arc<Path>,
     /// Where the local state lives, normally `.<name>-litestream` beside the database.
     pub meta_path: PathBuf,
     /// How long calls wait for a lock that another connection holds.
@@ -63,7 +63,7 @@ impl Options {
     /// The defaults for a database.
     pub fn new(path: &Path) -> Self {
         Self {
-            path: path.to_owned(),
+            path: path.into(),
             meta_path: default_meta_path(path),
             busy_timeout: Duration::from_secs(1),
             sync_interval: Duration::from_secs(1),
@@ -90,7 +90,7 @@ impl Options {
     /// path that is a symbolic link is followed.
     fn file(&self) -> PathBuf {
         let target = self.path.is_symlink().then(|| self.path.canonicalize().ok()).flatten();
-        target.unwrap_or_else(|| self.path.clone())
+        target.unwrap_or_else(|| self.path.to_path_buf())
     }
 
     /// Our own part of the local state directory.

@@ -5,12 +5,14 @@
 //! Whoever looks closer attaches, and attaching proves continuity or compares:
 //! while a database is parked its log can be restarted and removed like anybody's.
 
+use std::borrow::Cow;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::Position;
+use super::options::Options;
 use super::state::Cursor;
 
 /// Where the log ended when a database was left.
@@ -25,7 +27,8 @@ pub(super) struct Left {
 /// A parked database.
 #[derive(Debug)]
 pub(super) struct Parked {
-    files: [(PathBuf, Stamp); 2],
+    /// The database and its log.
+    files: [Stamp; 2],
     pub(super) position: Position,
     pub(super) left: Option<Left>,
 }
@@ -45,22 +48,17 @@ const SETTLED: Duration = Duration::from_millis(50);
 impl Parked {
     /// Remembers the files as they are. The caller makes sure afterwards that all
     /// that is in them is captured: what comes later then shows. `None`: not now.
-    pub(super) fn remember(
-        database: PathBuf,
-        log: PathBuf,
-        position: Position,
-        wall: SystemTime,
-    ) -> io::Result<Option<Self>> {
-        let mut files = Vec::new();
-        for path in [database, log] {
+    pub(super) fn remember(options: &Options, position: Position, wall: SystemTime) -> io::Result<Option<Self>> {
+        let mut stamps = Vec::new();
+        for path in files(options) {
             let Some((stamp, touched)) = stamp(&path)? else { return Ok(None) };
             if wall.duration_since(touched).is_ok_and(|age| age < SETTLED) {
                 return Ok(None);
             }
-            files.push((path, stamp));
+            stamps.push(stamp);
         }
-        let files: Result<[_; 2], _> = files.try_into();
-        Ok(files.ok().map(|files| Self { files, position, left: None }))
+        let stamps: Result<[_; 2], _> = stamps.try_into();
+        Ok(stamps.ok().map(|files| Self { files, position, left: None }))
     }
 
     /// The same, with where the log ended.
@@ -69,15 +67,21 @@ impl Parked {
     }
 
     /// Whether it is worth while to look closer. What cannot be told is.
-    pub(super) fn has_changed(&self) -> bool {
-        self.files.iter().any(|(path, then)| !matches!(stamp(path), Ok(Some((now, _))) if now == *then))
+    pub(super) fn has_changed(&self, options: &Options) -> bool {
+        let now = files(options).map(|path| stamp(&path));
+        self.files.iter().zip(now).any(|(then, now)| !matches!(now, Ok(Some((now, _))) if now == *then))
     }
+}
+
+/// The database and its log.
+fn files(options: &Options) -> [Cow<'_, Path>; 2] {
+    [Cow::Borrowed(&*options.path), Cow::Owned(options.log_path())]
 }
 
 /// For how long nobody has written to a database, as far as its files tell. An
 /// empty log tells nothing: whoever opens the database may have made it.
-pub(super) fn rest(database: &Path, log: &Path, wall: SystemTime) -> Duration {
-    let rests = [database, log].map(|path| match stamp(path) {
+pub(super) fn rest(options: &Options, wall: SystemTime) -> Duration {
+    let rests = files(options).map(|path| match stamp(&path) {
         Ok(Some((stamp, touched))) if stamp.size > 0 => wall.duration_since(touched).unwrap_or_default(),
         Ok(_) => Duration::MAX,
         Err(_) => Duration::ZERO,

@@ -75,10 +75,14 @@ pub(super) fn unknown_replica(name: Option<&str>, source: &Source) -> CliError {
 
 /// Opens a replica. Nothing is contacted yet.
 pub(super) fn replica(settings: &ReplicaSettings) -> Result<Replica, CliError> {
-    let Place { storage, counts, known, root, others, layout } = place(settings)?;
-    // Inside the retries, so that each attempt keeps the pace.
-    let pace = Pace::shared(&settings.backend.service(), settings.max_upload_rate);
-    let mut storage: Arc<dyn Storage> = Arc::new(Retry::new(Arc::new(Throttle::new(storage, pace))));
+    let Place { mut storage, counts, known, root, others, layout } = place(settings)?;
+    // A directory never asks for fewer requests, and thousands of databases may have one each.
+    if !matches!(settings.backend, Backend::File { .. }) || settings.max_upload_rate.is_some() {
+        // Inside the retries, so that each attempt keeps the pace.
+        let pace = Pace::shared(&settings.backend.service(), settings.max_upload_rate);
+        storage = Arc::new(Throttle::new(storage, pace));
+    }
+    storage = Arc::new(Retry::new(storage));
     if let Some(known) = known {
         // Above the retries: a put that is repeated there was looked for before.
         storage = Arc::new(Conditional::new(storage, settings.backend.location(), known));

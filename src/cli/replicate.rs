@@ -8,6 +8,7 @@ mod child;
 mod directory_watch;
 mod fleet;
 mod init;
+mod member;
 mod notify;
 mod shell_words;
 mod signals;

@@ -154,7 +154,7 @@ mod tests {
         let environment = Environment { working_dir: "/srv".into(), ..Environment::default() };
         let config = Config::parse(&format!("dbs: [{{{entry}}}]"), &environment).unwrap();
         config.runnable().unwrap();
-        config.directories()[0].clone()
+        Directory::clone(&config.directories()[0])
     }
 
     #[test]

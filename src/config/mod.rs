@@ -35,6 +35,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use check::{Warning, WarningKind};
 pub use database::{Database, Truncate, database_path};
@@ -61,7 +62,7 @@ pub struct Config {
     /// Databases whose settings make no sense.
     broken: Vec<Broken>,
     /// Entries for directories of databases.
-    directories: Vec<Directory>,
+    directories: Vec<Arc<Directory>>,
     /// Settings of the program as a whole.
     pub global: Global,
     /// How to log.
@@ -114,7 +115,7 @@ impl Config {
             entry.check_early()?;
             if section.text("dir").is_some() {
                 match directory::build(&entry, &mut config.warnings) {
-                    Ok(directory) => config.directories.push(directory),
+                    Ok(directory) => config.directories.push(Arc::new(directory)),
                     Err(error) => config.broken.push(Broken { path: None, reason: error.to_string() }),
                 }
                 continue;
@@ -179,7 +180,7 @@ impl Config {
     /// Every database with an entry of its own, if each entry is in order and this build can do all that is asked.
     pub fn runnable(&self) -> Result<&[Database], Error> {
         let databases = self.databases()?;
-        let templates = self.directories.iter().map(Directory::template);
+        let templates = self.directories.iter().map(|directory| directory.template());
         for replica in databases.iter().chain(templates).flat_map(|database| &database.replicas) {
             replica.writable()?;
         }
@@ -203,7 +204,7 @@ impl Config {
     }
 
     /// The directories whose databases are to be found at run time.
-    pub fn directories(&self) -> &[Directory] {
+    pub fn directories(&self) -> &[Arc<Directory>] {
         &self.directories
     }
 

@@ -84,7 +84,7 @@ async fn let_go(shared: Arc<Shared>, entry: Arc<Entry>) {
 }
 
 fn only_here(entry: &Entry, reason: String) -> Unconfirmed {
-    Unconfirmed { path: entry.path.clone(), replica: None, reason }
+    Unconfirmed { path: entry.path.to_path_buf(), replica: None, reason }
 }
 
 /// Whether waiting may help some replica that lacks something.
@@ -96,7 +96,7 @@ fn may_catch_up(facts: Option<DatabaseFacts>) -> bool {
 fn behind(facts: Option<DatabaseFacts>) -> Vec<Unconfirmed> {
     let Some(facts) = facts else { return Vec::new() };
     let lacking = facts.behind().map(|replica| Unconfirmed {
-        path: facts.path.clone(),
+        path: facts.path.to_path_buf(),
         replica: Some(replica.name.clone()),
         reason: replica.error.clone().unwrap_or_else(|| "its upload did not end in time".to_owned()),
     });

@@ -2,7 +2,6 @@
 //! delays nothing else. What it proves or fails to prove is on the board.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -161,8 +160,8 @@ async fn pin_up(
 ) {
     let Rehearsal { database, replica, .. } = *rehearsal;
     let Some(slot) = shared.table.slot(database) else { return };
-    let path: PathBuf = slot.capture.path.clone();
-    let (db, name) = (db_name(&path), rehearsal.on.name());
+    let path = &slot.capture.path;
+    let (db, name) = (db_name(path), rehearsal.on.name());
     let (proven, error) = match outcome {
         Ok(proven) => {
             tracing::info!(

@@ -1,7 +1,7 @@
 //! One run of one database: stepped when it has something to do, until it is
 //! told to close. After that no step begins.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -62,7 +62,7 @@ fn poll(parked: bool, events: bool, databases: usize) -> Duration {
 /// The run.
 pub(super) struct Entry {
     pub(super) id: DatabaseId,
-    pub(super) path: PathBuf,
+    pub(super) path: Arc<Path>,
     capture: Workpiece<Database>,
     /// No step begins any more; a replica may still need a base.
     closing: AtomicBool,

@@ -383,7 +383,7 @@ impl Daemon {
         self.shared.queue.stop();
         let slots = self.shared.table.slots();
         let ends = slots.iter().map(|slot| async move {
-            let path = slot.capture.path.clone();
+            let path = slot.capture.path.to_path_buf();
             match self.shared.end(slot, deadline, After::Stopped).await {
                 Ok(unconfirmed) => unconfirmed.unwrap_or_default(),
                 Err(error) => vec![Unconfirmed { path, replica: None, reason: error.to_string() }],

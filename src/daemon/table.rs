@@ -6,7 +6,7 @@
 //! database overlap.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::entry::Entry;
@@ -47,7 +47,7 @@ pub(super) struct Table(RwLock<Inner>);
 #[derive(Default)]
 struct Inner {
     slots: BTreeMap<DatabaseId, Arc<Slot>>,
-    of_path: HashMap<PathBuf, DatabaseId>,
+    of_path: HashMap<Arc<Path>, DatabaseId>,
     closed: bool,
 }
 
@@ -65,7 +65,7 @@ impl Table {
         }
         let path = job.capture.path.clone();
         if inner.of_path.contains_key(&path) {
-            return Err(RegistryError::AlreadyThere { path });
+            return Err(RegistryError::AlreadyThere { path: path.to_path_buf() });
         }
         let id = id(&job);
         let Job { capture, replicas } = job;

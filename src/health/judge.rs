@@ -216,7 +216,7 @@ mod tests {
         ("no guard", |f, _| f.seen.as_mut().unwrap().guard = false, Cause::Guard, true),
         (
             "not restorable",
-            |f, _| f.replicas[0].drill = Some(DrillFacts { error: Some("x".into()), ..DrillFacts::default() }),
+            |f, _| f.replicas[0].drill = Some(DrillFacts { error: Some("x".into()), ..DrillFacts::default() }.into()),
             Cause::Drill,
             true,
         ),

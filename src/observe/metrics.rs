@@ -364,7 +364,7 @@ mod tests {
                 txid: Txid::new(id + 1),
                 timestamp: now,
                 advanced: now,
-                drill: Some(drill),
+                drill: Some(drill.into()),
                 ..ReplicaFacts::default()
             };
             let mut work = crate::status::Work::default();
@@ -375,7 +375,7 @@ mod tests {
             let replicas = vec![ReplicaNumbers { pending_bytes: 100, requests, held }];
             Observed {
                 id,
-                facts: DatabaseFacts { path, replicas: vec![replica], work, ..DatabaseFacts::default() },
+                facts: DatabaseFacts { path: path.into(), replicas: vec![replica], work, ..DatabaseFacts::default() },
                 numbers: Numbers { db_bytes: 4096, replicas, ..Numbers::default() },
             }
         };

@@ -146,14 +146,13 @@ impl Observer {
 
     /// Takes down how late everything is, for the charts.
     fn sample(&self, now: Instant) {
-        let mut lags = BTreeMap::new();
-        self.source.each(&mut |id, facts| {
-            lags.insert(id, lag(facts, now));
-        });
+        // In the order of the numbers.
+        let mut lags = Vec::new();
+        self.source.each(&mut |id, facts| lags.push((id, lag(facts, now))));
         let mut state = self.state();
-        state.rings.retain(|id, _| lags.contains_key(id));
+        state.rings.retain(|id, _| lags.binary_search_by_key(id, |(id, _)| *id).is_ok());
         let since = now.duration_since(self.started);
-        state.ring.add(since, lags.values().max().copied().unwrap_or_default());
+        state.ring.add(since, lags.iter().map(|(_, lag)| *lag).max().unwrap_or_default());
         for (id, lag) in lags {
             state.rings.entry(id).or_default().add(since, lag);
         }

@@ -1,14 +1,13 @@
 //! The watch: looks at everything again and again, says in the log when health
 //! changes, keeps the charts, and calls whoever wants to be called.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::heartbeat::{Heart, Heartbeat};
 use super::outbound::Outbound;
-use super::told::Told;
-use super::webhook::{Bell, State, Webhook};
+use super::told::{self, AllTold, State, state};
+use super::webhook::{Bell, Webhook};
 use super::{MANY, Observer, view};
 use crate::health::{Cause, Grade, judge};
 use crate::status::Health;
@@ -44,7 +43,7 @@ impl Observer {
             std::future::pending::<()>().await;
         };
         let looker = async {
-            let mut log: BTreeMap<u64, Told> = BTreeMap::new();
+            let mut log = AllTold::new();
             loop {
                 let look = self.look();
                 say(&look, &mut log);
@@ -70,11 +69,11 @@ impl Observer {
             look.overall = look.overall.max(verdict.grade);
             let state = State {
                 grade: verdict.grade,
-                path: facts.path.display().to_string(),
+                path: facts.path.clone(),
                 reason: verdict.reason().map(str::to_owned),
                 patience: self.options.objective.of(facts.interval),
             };
-            look.states.insert(id, state);
+            look.states.push((id, state));
         });
         look.well &= live;
         look
@@ -108,7 +107,8 @@ impl Observer {
 
 /// What one look has shown.
 struct Look {
-    states: BTreeMap<u64, State>,
+    /// In the order of the numbers.
+    states: Vec<(u64, State)>,
     overall: Grade,
     /// At least one database is followed, and nothing is wrong with any but that some do not exist yet.
     well: bool,
@@ -116,18 +116,17 @@ struct Look {
 
 impl Default for Look {
     fn default() -> Self {
-        Self { states: BTreeMap::new(), overall: Grade::Ok, well: true }
+        Self { states: Vec::new(), overall: Grade::Ok, well: true }
     }
 }
 
 /// One line when a database's health changes for longer than a moment.
-fn say(look: &Look, log: &mut BTreeMap<u64, Told>) {
+fn say(look: &Look, log: &mut AllTold) {
     let now = Instant::now();
-    log.retain(|id, _| look.states.contains_key(id));
-    for (id, State { grade, path, reason, patience }) in &look.states {
-        let told = log.entry(*id).or_insert_with(|| Told::new(now));
-        let Some(previous) = told.observe(*grade, now, *patience) else { continue };
-        told.tell(*grade);
+    for (id, previous) in told::observe(log, &look.states, now) {
+        let State { grade, path, reason, .. } = state(&look.states, id);
+        let path = path.display().to_string();
+        told::tell(log, id, *grade);
         let (status, previous) = (grade.name(), previous.name());
         let reason = reason.as_deref().unwrap_or_default();
         match grade {

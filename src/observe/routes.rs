@@ -127,7 +127,7 @@ mod tests {
     impl Made {
         fn facts(health: &Health, number: usize) -> DatabaseFacts {
             DatabaseFacts {
-                path: PathBuf::from(format!("/data/{number}.db")),
+                path: PathBuf::from(format!("/data/{number}.db")).into(),
                 health: health.clone(),
                 replicas: vec![crate::status::ReplicaFacts { name: "file".to_owned(), ..Default::default() }],
                 since: Instant::now().checked_sub(Duration::from_secs(120)),

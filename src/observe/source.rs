@@ -16,7 +16,7 @@ pub struct Observed {
 
 /// Where facts come from.
 pub trait Source: Send + Sync + 'static {
-    /// Shows what is known about each database, without copying it.
+    /// Shows what is known about each database, without copying it, in the order of their numbers.
     fn each(&self, look: &mut dyn FnMut(u64, &DatabaseFacts));
     /// Every database with its numbers.
     fn observe(&self) -> Vec<Observed>;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::source::Observed;
-use super::webhook::State;
+use super::told::State;
 use super::{Observer, grades};
 use crate::daemon::ReplicaNumbers;
 use crate::health::{Grade, Reason, Verdict, judge, lag};
@@ -287,7 +287,7 @@ impl Alarm {
     pub(super) fn new<'a>(status: Grade, host: &str, changed: impl Iterator<Item = (&'a State, Grade)>) -> Self {
         let mut databases: Vec<Change> = changed
             .map(|(state, previous)| Change {
-                path: state.path.clone(),
+                path: state.path.display().to_string(),
                 status: state.grade,
                 previous,
                 reason: state.reason.clone(),

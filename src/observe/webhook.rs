@@ -4,12 +4,11 @@
 //! that follow each other while nobody answers are told as one. So nothing piles
 //! up, however long that takes.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::outbound::Outbound;
 use super::template::Template;
-use super::told::Told;
+use super::told::{self, AllTold, State, state};
 use super::view::Alarm;
 use crate::health::Grade;
 use crate::types::Secret;
@@ -30,51 +29,35 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 /// No wait after a failure is longer.
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
-/// One database as the bell sees it.
-pub(super) struct State {
-    pub(super) grade: Grade,
-    pub(super) path: String,
-    pub(super) reason: Option<String>,
-    pub(super) patience: Duration,
-}
-
 /// What was told to whom.
 #[derive(Debug)]
 pub(super) struct Bell {
     webhook: Webhook,
-    told: BTreeMap<u64, Told>,
+    told: AllTold,
     failures: u32,
     due: Instant,
 }
 
 impl Bell {
     pub(super) fn new(webhook: Webhook, now: Instant) -> Self {
-        Self { webhook, told: BTreeMap::new(), failures: 0, due: now }
+        Self { webhook, told: AllTold::new(), failures: 0, due: now }
     }
 
     /// Tells what has changed since it last was told. `None`: nothing, or not yet;
     /// else whether it was heard.
     pub(super) async fn ring(
         &mut self,
-        states: &BTreeMap<u64, State>,
+        states: &[(u64, State)],
         overall: Grade,
         host: &str,
         outbound: &Outbound,
     ) -> Option<bool> {
         let now = Instant::now();
-        // What is no longer replicated because somebody wanted it so is not told.
-        self.told.retain(|id, _| states.contains_key(id));
-        let mut changed = Vec::new();
-        for (id, state) in states {
-            let told = self.told.entry(*id).or_insert_with(|| Told::new(now));
-            if let Some(previous) = told.observe(state.grade, now, state.patience) {
-                changed.push((*id, previous));
-            }
-        }
+        let changed = told::observe(&mut self.told, states, now);
         if changed.is_empty() || now < self.due {
             return None;
         }
-        let alarm = Alarm::new(overall, host, changed.iter().map(|(id, previous)| (&states[id], *previous)));
+        let alarm = Alarm::new(overall, host, changed.iter().map(|(id, previous)| (state(states, *id), *previous)));
         let body = match &self.webhook.body {
             Some(template) => template.fill(&alarm.names()),
             None => serde_json::to_string(&alarm).expect("texts and numbers can be written"),
@@ -86,8 +69,7 @@ impl Bell {
         match outbound.call("POST", &self.webhook.url, &headers, Some(body)).await {
             Ok(()) => {
                 for (id, _) in changed {
-                    let told = self.told.get_mut(&id).expect("it was observed above");
-                    told.tell(states[&id].grade);
+                    told::tell(&mut self.told, id, state(states, id).grade);
                 }
                 self.failures = 0;
                 Some(true)

@@ -5,14 +5,12 @@ use crate::types::{Txid, TxidRange};
 
 use super::{Segment, sorted};
 
-/// Levels 0 to 9.
-const LEVELS: usize = 10;
-
-/// The segments of one replica. Within a level they are ascending by (first
-/// TXID, last TXID), each at most once.
+/// The segments of one replica, level by level. Within a level they are ascending
+/// by (first TXID, last TXID), each at most once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
-    levels: [Vec<Segment>; LEVELS],
+    /// In one list: of thousands of databases most have a handful.
+    segments: Vec<Segment>,
 }
 
 impl Listing {
@@ -61,55 +59,61 @@ impl Listing {
 
     /// The segments of one level, ascending.
     pub fn level(&self, level: Level) -> &[Segment] {
-        &self.levels[usize::from(level.get())]
+        let after = self.segments.partition_point(|segment| segment.level <= level);
+        let here = &self.segments[..after];
+        &here[here.partition_point(|segment| segment.level < level)..]
     }
 
     /// The segments of all levels, level by level.
     pub fn segments(&self) -> impl Iterator<Item = &Segment> {
-        self.levels.iter().flatten()
+        self.segments.iter()
     }
 
     /// The segment of exactly these TXIDs.
     pub fn get(&self, level: Level, txids: TxidRange) -> Option<&Segment> {
-        self.find(level, txids).ok().map(|at| &self.level(level)[at])
+        self.find(level, txids).ok().map(|at| &self.segments[at])
     }
 
     /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
-        self.segments().next().is_none()
+        self.segments.is_empty()
     }
 
     /// How many segments there are.
     pub fn len(&self) -> usize {
-        self.levels.iter().map(Vec::len).sum()
+        self.segments.len()
     }
 
     /// Adds a segment, or corrects size and time of the one of that name.
     pub fn insert(&mut self, segment: Segment) {
-        let found = self.find(segment.level, segment.txids);
-        let level = &mut self.levels[usize::from(segment.level.get())];
-        match found {
-            Ok(at) => level[at] = segment,
-            Err(at) => sorted::insert(level, at, segment),
+        match self.find(segment.level, segment.txids) {
+            Ok(at) => self.segments[at] = segment,
+            Err(at) => sorted::insert(&mut self.segments, at, segment),
         }
     }
 
     /// Forgets the segment of that name; tells whether it was there.
     pub fn remove(&mut self, level: Level, txids: TxidRange) -> bool {
-        let found = self.find(level, txids);
-        found.map(|at| self.levels[usize::from(level.get())].remove(at)).is_ok()
+        self.find(level, txids).map(|at| self.segments.remove(at)).is_ok()
     }
 
     fn find(&self, level: Level, txids: TxidRange) -> Result<usize, usize> {
-        self.level(level).binary_search_by_key(&txids, |segment| segment.txids)
+        self.segments.binary_search_by_key(&(level, txids), |segment| (segment.level, segment.txids))
     }
 }
 
 impl Extend<Segment> for Listing {
     fn extend<I: IntoIterator<Item = Segment>>(&mut self, segments: I) {
-        for segment in segments {
-            self.insert(segment);
-        }
+        self.segments.extend(segments);
+        // The sort keeps the order of those with the same name, of which the last counts.
+        self.segments.sort_by_key(|segment| (segment.level, segment.txids));
+        self.segments.dedup_by(|later, earlier| {
+            let same = (later.level, later.txids) == (earlier.level, earlier.txids);
+            if same {
+                *earlier = *later;
+            }
+            same
+        });
     }
 }
 
@@ -195,6 +199,30 @@ mod tests {
         assert_eq!(holed.next_txid(), txid(7));
         holed.insert(segment(9, 1, 6));
         assert_eq!((holed.gap_free_end(), holed.gap()), (Some(txid(6)), None));
+    }
+
+    /// Whatever comes in, in whatever portions: one after the other is the same.
+    #[test]
+    fn many_at_once_are_the_same_as_one_after_the_other() {
+        let mut random = 1u32;
+        for _ in 0..200 {
+            let segments: Vec<Segment> = (0..30)
+                .map(|size| {
+                    random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    let [level, min, more] = [random >> 29, (random >> 20) % 5, (random >> 10) % 2].map(u64::from);
+                    Segment { size, ..segment(u8::try_from(level).unwrap(), min + 1, min + 1 + more) }
+                })
+                .collect();
+            let mut one_by_one = Listing::default();
+            segments.iter().for_each(|segment| one_by_one.insert(*segment));
+            let (first, second) = segments.split_at(random as usize % 30);
+            let mut at_once: Listing = first.iter().copied().collect();
+            at_once.extend(second.iter().copied());
+            assert_eq!(at_once, one_by_one);
+            assert!(one_by_one.segments().is_sorted_by_key(|segment| (segment.level, segment.txids)));
+            let levels = Level::all().flat_map(|level| one_by_one.level(level)).copied();
+            assert!(levels.eq(one_by_one.segments().copied()));
+        }
     }
 
     /// F58: a lifecycle rule has emptied level 0.

@@ -37,6 +37,10 @@ impl Arrivals {
         while self.0.front().is_some_and(|(first, _)| *first <= batch) {
             self.0.pop_front();
         }
+        if self.0.is_empty() {
+            // Of many databases nearly all wait for nothing: no room is kept for it.
+            self.0 = VecDeque::new();
+        }
     }
 
     /// When the first batch after this one was noticed.

@@ -75,8 +75,8 @@ pub struct Uploader {
     history: Option<Generation>,
     /// `None`: to be found out.
     standing: Option<Standing>,
-    /// An object whose fate is not known: it is sent again unchanged.
-    unresolved: Option<Prepared>,
+    /// An object whose fate is not known: it is sent again unchanged. In a box: mostly there is none.
+    unresolved: Option<Box<Prepared>>,
     /// What this value itself wrote last.
     wrote: Option<Txid>,
     /// The history up to here is no use without a base.
@@ -207,7 +207,7 @@ impl Uploader {
         let txid = Txid::after(standing.position);
         match prepare(spool.clone(), segments, txid, self.encoding).await {
             Ok(prepared) => {
-                self.unresolved = Some(prepared);
+                self.unresolved = Some(Box::new(prepared));
                 Ok(None)
             }
             Err(Unprepared::Passing(error)) => Err(error.into()),

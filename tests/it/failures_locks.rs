@@ -60,7 +60,7 @@ async fn writers_that_sit_on_their_locks_delay_no_other_database() {
         assert!(Instant::now() < deadline, "a checkpoint of each is tried");
         let batch = captured(&daemon, &path);
         insert(&app, 1);
-        wait_for(&daemon, "the other one is captured", |f| f.path != path || f.captured.unwrap().batch > batch).await;
+        wait_for(&daemon, "the other one is captured", |f| *f.path != path || f.captured.unwrap().batch > batch).await;
     }
     arrives(&free, &path).await;
     // What they have committed is on the replicas before the end, and they are still at it.
@@ -73,7 +73,7 @@ async fn writers_that_sit_on_their_locks_delay_no_other_database() {
 
 fn captured(daemon: &brooklet::daemon::Daemon, path: &Path) -> u64 {
     let facts = daemon.board().read();
-    facts.iter().find(|f| f.path == path).unwrap().captured.unwrap().batch
+    facts.iter().find(|f| *f.path == *path).unwrap().captured.unwrap().batch
 }
 
 /// F43: the same with connections in other processes that keep everybody out.
@@ -106,13 +106,13 @@ async fn databases_that_are_locked_exclusively_delay_no_other() {
     };
     // Each of them is waited for once, which takes all threads, and from then on only tried.
     until("all are refused", || errors() > 0);
-    wait_for(&daemon, "the other one is taken up", |f| f.path != path || f.captured.is_some()).await;
+    wait_for(&daemon, "the other one is taken up", |f| *f.path != path || f.captured.is_some()).await;
     let (deadline, enough, mut longest) = (Instant::now() + seconds(60), errors() + 3, Duration::ZERO);
     while errors() < enough {
         assert!(Instant::now() < deadline, "they are tried again");
         let (batch, asked) = (captured(&daemon, &path), Instant::now());
         insert(&app, 1);
-        wait_for(&daemon, "the other one is captured", |f| f.path != path || f.captured.unwrap().batch > batch).await;
+        wait_for(&daemon, "the other one is captured", |f| *f.path != path || f.captured.unwrap().batch > batch).await;
         longest = longest.max(asked.elapsed());
     }
     assert!(longest < WAIT * 3 / 4, "a commit waited for {longest:?}");

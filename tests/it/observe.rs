@@ -291,7 +291,10 @@ impl Source for Made {
             let path = PathBuf::from(format!("/data/{id}.db"));
             let looked = Some(Instant::now());
             let health = health.clone();
-            look(id as u64, &DatabaseFacts { path, health, replicas, since, looked, seen, ..DatabaseFacts::default() });
+            look(
+                id as u64,
+                &DatabaseFacts { path: path.into(), health, replicas, since, looked, seen, ..DatabaseFacts::default() },
+            );
         }
     }
 

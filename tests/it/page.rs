@@ -130,11 +130,11 @@ fn healthy(path: &str, replicas: &[(&str, &'static str)]) -> DatabaseFacts {
         batch: Some(143),
         timestamp: Some(time),
         advanced: Some(time),
-        drill: Some(drill.clone()),
+        drill: Some(drill.clone().into()),
         ..ReplicaFacts::default()
     };
     DatabaseFacts {
-        path: PathBuf::from(path),
+        path: PathBuf::from(path).into(),
         health: Health::Live,
         captured: Some(Captured {
             generation: Generation::new(0x3ab8_8e10_5c2f_9d17).unwrap(),

@@ -19,6 +19,8 @@ use crate::daemon::{Changed, Daemon, Job, RegistryError, Unconfirmed};
 use crate::directory::FileId;
 use crate::status::{DatabaseFacts, DatabaseId, Health};
 
+use super::member::Member;
+
 /// All of them, and the daemon that follows them.
 pub(super) struct Fleet {
     pub(super) daemon: Arc<Daemon>,
@@ -47,13 +49,6 @@ struct Known {
     config: Config,
     /// Shared: half of the places in a tree are empty, and whoever plans a change works on a copy.
     members: BTreeMap<PathBuf, Arc<Member>>,
-}
-
-struct Member {
-    id: DatabaseId,
-    settings: Database,
-    /// Not from the config.
-    registered: bool,
 }
 
 /// What is different between what is and what should be.
@@ -129,7 +124,7 @@ impl Fleet {
     }
 
     /// The directories whose databases come and go.
-    pub(super) fn watched(&self) -> Vec<Directory> {
+    pub(super) fn watched(&self) -> Vec<Arc<Directory>> {
         self.known().config.directories().iter().filter(|directory| directory.watch).cloned().collect()
     }
 
@@ -142,7 +137,7 @@ impl Fleet {
     pub(super) fn with_own_entry(&self) -> HashSet<PathBuf> {
         let known = self.known();
         let configured = known.config.databases().unwrap_or_default().iter().map(|database| database.path.clone());
-        configured.chain(known.members.values().filter(|m| m.registered).map(|m| m.settings.path.clone())).collect()
+        configured.chain(known.members.iter().filter(|(_, m)| m.registered).map(|(path, _)| path.clone())).collect()
     }
 
     /// Whether SQLite may have a file open in this process.
@@ -168,7 +163,7 @@ impl Fleet {
         if paths.is_empty() {
             return troubles;
         }
-        let all: Vec<Database> = self.known().members.values().map(|member| member.settings.clone()).collect();
+        let all: Vec<Database> = settings(&self.known().members).collect();
         let mut places = open::one_place_each(&all).unwrap_or_default();
         for path in paths {
             let taken_up = async {
@@ -214,8 +209,7 @@ impl Fleet {
         let settings = settings.map_err(|error| RegisterError::Url(Box::new(error.into())))?;
         let members = self.known().members.clone();
         // What another request has registered meanwhile, or is about to end, is in nobody's place but its own.
-        let others =
-            members.into_values().map(|member| member.settings.clone()).filter(|other| other.path != settings.path);
+        let others = self::settings(&members).filter(|other| other.path != settings.path);
         let all: Vec<Database> = others.chain([settings.clone()]).collect();
         open::one_place_each(&all).map_err(other)?;
         let job = self.prepare(&settings).await.map_err(other)?;
@@ -268,8 +262,9 @@ impl Fleet {
         let databases = directories::to_replicate(&config, &|path, file| self.has_open(path, file))?;
         let members = self.known().members.clone();
         let configured: HashSet<&Path> = databases.iter().map(|database| database.path.as_path()).collect();
-        let registered = members.values().filter(|m| m.registered && !configured.contains(m.settings.path.as_path()));
-        let all: Vec<Database> = databases.iter().chain(registered.map(|m| &m.settings)).cloned().collect();
+        let registered = members.iter().filter(|(path, m)| m.registered && !configured.contains(path.as_path()));
+        let registered = registered.map(|(path, member)| member.settings(path).into_owned());
+        let all: Vec<Database> = databases.iter().cloned().chain(registered).collect();
         open::one_place_each(&all)?;
         let difference = difference(&members, &databases);
         for database in difference.added.iter().chain(&difference.changed) {
@@ -373,8 +368,8 @@ impl Fleet {
         if self.ways.rehearse {
             self.daemon.rehearse(drill::rehearsals(database, id, &job));
         }
-        let settings = database.clone();
-        known.members.insert(database.path.clone(), Arc::new(Member { id, settings, registered }));
+        let member = Member::new(id, database, known.config.directories(), registered);
+        known.members.insert(database.path.clone(), Arc::new(member));
         Ok(())
     }
 
@@ -409,13 +404,18 @@ impl Fleet {
     }
 }
 
+/// What was asked for about each.
+fn settings(members: &BTreeMap<PathBuf, Arc<Member>>) -> impl Iterator<Item = Database> {
+    members.iter().map(|(path, member)| member.settings(path).into_owned())
+}
+
 /// One that was registered and now stands in the config belongs to the config.
 fn difference<'a>(members: &'a BTreeMap<PathBuf, Arc<Member>>, wanted: &'a [Database]) -> Difference<'a> {
     let mut found = Difference::default();
     for database in wanted {
         match members.get(&database.path) {
             None => found.added.push(database),
-            Some(member) if member.settings == *database && !member.registered => found.unchanged += 1,
+            Some(member) if *member.settings(&database.path) == *database && !member.registered => found.unchanged += 1,
             Some(_) => found.changed.push(database),
         }
     }
@@ -454,7 +454,7 @@ mod tests {
             "dbs:\n  - {path: /d, replica: {path: /rd}}\n  - {path: /b, replica: {path: /elsewhere}}\n  - {path: /a, replica: {path: /ra}}",
         );
         let member = |(number, settings): (u64, &Database), registered| {
-            let member = Member { id: DatabaseId::new(number), settings: settings.clone(), registered };
+            let member = Member::new(DatabaseId::new(number), settings, &[], registered);
             (settings.path.clone(), Arc::new(member))
         };
         let mut members: BTreeMap<PathBuf, Arc<Member>> =
@@ -472,8 +472,7 @@ mod tests {
     fn settings_of_the_whole_program_count_for_every_database() {
         let slow = config("sync-interval: 5s\ndbs: [{path: /a, replica: {path: /ra}}]");
         let fast = config("dbs: [{path: /a, replica: {path: /ra}}]");
-        let settings = slow.databases().unwrap()[0].clone();
-        let member = Member { id: DatabaseId::new(0), settings, registered: false };
+        let member = Member::new(DatabaseId::new(0), &slow.databases().unwrap()[0], &[], false);
         let members = BTreeMap::from([(PathBuf::from("/a"), Arc::new(member))]);
         assert_eq!(difference(&members, fast.databases().unwrap()).changed.len(), 1);
         assert_eq!(difference(&members, slow.databases().unwrap()).unchanged, 1);

@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn the_status_names_the_first_trouble() {
         let facts = |path: &str, health, error: Option<&str>| DatabaseFacts {
-            path: path.into(),
+            path: Path::new(path).into(),
             health,
             replicas: vec![ReplicaFacts { name: "s3".into(), error: error.map(Into::into), ..ReplicaFacts::default() }],
             ..DatabaseFacts::default()

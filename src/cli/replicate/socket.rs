@@ -262,7 +262,7 @@ impl Desk {
 
     fn diagnostics(&self, request: &Request) -> Result<Value, Refused> {
         let one = |facts: &DatabaseFacts| {
-            let mut shown = json!({"path": facts.path, "active": false, "txid": local_txid(facts)});
+            let mut shown = json!({"path": *facts.path, "active": false, "txid": local_txid(facts)});
             let error = match &facts.health {
                 Health::Broken(reason) | Health::Waiting(reason) => Some(reason.clone()),
                 Health::Starting | Health::Live | Health::Stopped => {

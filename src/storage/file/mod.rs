@@ -49,8 +49,8 @@ struct Directory {
     root: PathBuf,
     file_mode: u32,
     dir_mode: u32,
-    /// Folders this process has made durable and swept.
-    ready: Mutex<HashSet<PathBuf>>,
+    /// Folders this process has made durable and swept: a handful.
+    ready: Mutex<Vec<PathBuf>>,
     turns: Arc<Semaphore>,
 }
 
@@ -213,8 +213,11 @@ impl Directory {
     fn begin(&self, key: Key, progress: &Progress) -> Result<Upload> {
         let path = self.path(&key)?;
         let folder = self.folder(&path);
-        let draft =
-            if self.ready().contains(folder) { Draft::create(&path, self.file_mode) } else { self.first(&path) };
+        let draft = if self.ready().iter().any(|known| known == folder) {
+            Draft::create(&path, self.file_mode)
+        } else {
+            self.first(&path)
+        };
         let draft = match draft {
             // Somebody removed the folder while we run.
             Err(e) if e.kind() == io::ErrorKind::NotFound => self.first(&path),
@@ -230,7 +233,11 @@ impl Directory {
         durable::create_dir_all(folder, self.dir_mode)?;
         durable::remove_stale(folder)?;
         let draft = Draft::create(path, self.file_mode)?;
-        self.ready().insert(folder.to_path_buf());
+        let mut ready = self.ready();
+        if !ready.iter().any(|known| known == folder) {
+            ready.reserve_exact(1);
+            ready.push(folder.to_path_buf());
+        }
         Ok(draft)
     }
 
@@ -238,7 +245,7 @@ impl Directory {
         path.parent().unwrap_or(&self.root)
     }
 
-    fn ready(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+    fn ready(&self) -> MutexGuard<'_, Vec<PathBuf>> {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
