@@ -8,8 +8,8 @@
 //! process holds on them, the guard included
 //! (<https://www.sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_>).
 //!
-//! This is the only file of the program that needs `unsafe`. Each block says
-//! which fact makes it sound.
+//! This is the only file that needs `unsafe` for what it does with memory. Each
+//! block says which fact makes it sound.
 #![expect(unsafe_code, reason = "SQLite offers the wal-index and raw file reads only through C pointers")]
 
 use std::ffi::{c_int, c_void};

@@ -7,6 +7,7 @@
 mod child;
 mod directory_watch;
 mod fleet;
+mod heap;
 mod init;
 mod member;
 mod notify;
@@ -73,6 +74,7 @@ pub(crate) fn run(options: &ReplicateOptions, context: &Context) -> Result<(), C
         What::Direct { .. } => None,
     };
     let wanted = observe::wanted(&config.global.monitoring, &context.program, file.as_deref())?;
+    heap::share();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(ASYNC_THREADS)
         .max_blocking_threads(BLOCKING_THREADS)

@@ -70,6 +70,8 @@ pub(super) struct Entry {
     ended: AtomicBool,
     /// It may be left alone once everything is uploaded.
     leaves: AtomicBool,
+    /// It was taken up before.
+    begun: AtomicBool,
     /// It was left alone at the last look, and the board says so.
     rests: AtomicBool,
     /// Uploads wait for nothing any more.
@@ -117,6 +119,7 @@ impl Entry {
             closing: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             leaves: AtomicBool::new(false),
+            begun: AtomicBool::new(false),
             rests: AtomicBool::new(false),
             hurry: Hurry::default(),
             source: Mutex::new(None),
@@ -218,8 +221,16 @@ impl Entry {
 
     /// Whether there is room to open its files. If not, it is called as soon as there is.
     fn enters(&self, shared: &Shared) -> bool {
-        let (inside, ever) = match shared.room.enter(self.id, shared.table.count()) {
-            Entered::Inside => return true,
+        let (now, begins) = (Instant::now(), !self.begun.load(Ordering::SeqCst));
+        let (inside, ever) = match shared.room.enter(self.id, shared.table.count(), begins, now) {
+            Entered::Inside => {
+                self.begun.store(true, Ordering::SeqCst);
+                return true;
+            }
+            Entered::Later(after) => {
+                shared.clock.set(self.id, Some(now + after));
+                return false;
+            }
             Entered::Turned => (Vec::new(), false),
             Entered::First { inside, ever } => (inside, ever),
         };
@@ -254,7 +265,10 @@ impl Entry {
     /// Something was confirmed, which may have been all that it waited for.
     pub(super) fn confirmed(&self, shared: &Shared) {
         if self.leaves.swap(false, Ordering::SeqCst) {
+            // It is left alone now, which makes place too.
             shared.queue.push(self.id);
+        } else if let Some(next) = shared.room.has_begun(self.id) {
+            shared.queue.push(next);
         }
     }
 
