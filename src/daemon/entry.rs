@@ -29,6 +29,8 @@ const PARKED_POLL: Duration = Duration::from_secs(60);
 const PARKED_POLL_WITHOUT_EVENTS: Duration = Duration::from_secs(15);
 /// So many looks a second that nobody asked for, whatever the number of databases: 0.5 % of a core.
 const LOOKS: u32 = 200;
+/// Databases that are left alone are looked at together, so often: waking a thread costs more than a look.
+const ROUND: Duration = Duration::from_millis(250);
 /// A wake-up nearer than this needs no watch.
 const NEAR: Duration = Duration::from_millis(60);
 
@@ -57,6 +59,13 @@ fn poll(parked: bool, events: bool, databases: usize) -> Duration {
     };
     let databases = u32::try_from(databases).unwrap_or(u32::MAX);
     alone.max(Duration::from_secs(1) * databases / LOOKS)
+}
+
+/// The first round of looks that is not before `at`.
+fn rounded(at: Instant, first: Instant) -> Instant {
+    let over = at.saturating_duration_since(first).as_nanos() % ROUND.as_nanos();
+    let over = Duration::from_nanos(u64::try_from(over).expect("it is less than a round"));
+    if over.is_zero() { at } else { at + (ROUND - over) }
 }
 
 /// The run.
@@ -203,13 +212,14 @@ impl Entry {
             // What came before it was left shows in its files, and what comes from now on is an event.
             stepped = self.step_once(shared, &mut database);
         }
-        let poll = poll(stepped.parked, events, shared.table.count());
+        let look = now + poll(stepped.parked, events, shared.table.count());
+        let look = if stepped.parked { rounded(look, shared.started) } else { look };
         let at = match (stepped.live, stepped.again) {
             (true, again) => {
                 // One that may not be left alone yet, because of an upload, is asked again after the same time.
                 let leave = database.park_at(sooner).map(|at| sooner.map_or(at, |sooner| at.max(now + sooner)));
                 let soonest = [again, echo, leave.filter(|at| *at > now)].into_iter().flatten().min();
-                Some(soonest.map_or(now + poll, |at| at.min(now + poll)))
+                Some(soonest.map_or(look, |at| at.min(look)))
             }
             (false, again) => {
                 shared.watch.disarm(&log_path);
@@ -385,6 +395,15 @@ mod tests {
         }
         assert_eq!(looks, AFTER_EVENT);
         assert_eq!(after_event(None, event), None);
+    }
+
+    #[test]
+    fn looks_come_in_rounds_and_never_early() {
+        let first = Instant::now();
+        for (millis, expected) in [(0, 0), (1, 250), (249, 250), (250, 250), (60_001, 60_250)] {
+            let at = first + Duration::from_millis(millis);
+            assert_eq!(rounded(at, first), first + Duration::from_millis(expected), "{millis}");
+        }
     }
 
     /// F110: ten thousand databases are not looked at every five seconds each.

@@ -25,7 +25,7 @@ mod webhook;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 pub use families::{FAMILIES, Family, Kind, Merge};
 pub use heartbeat::Heartbeat;
@@ -37,7 +37,7 @@ pub use webhook::Webhook;
 
 use self::history::Histories;
 use self::ring::Ring;
-use crate::health::{Grade, Objective, Verdict, judge, lag};
+use crate::health::{Grade, Objective, Verdict, judge};
 use crate::types::{Secret, Timestamp};
 
 /// With more databases than this, their metrics are shown as one, and all of them
@@ -94,7 +94,7 @@ impl Observer {
 
     /// Takes lags of the past for what was seen: one for each 30 seconds before now,
     /// oldest first, for every database. For demonstrations.
-    pub fn remember(&self, lags: impl Iterator<Item = std::time::Duration>) {
+    pub fn remember(&self, lags: impl Iterator<Item = Duration>) {
         let mut state = self.state();
         let mut ids = Vec::new();
         self.source.each(&mut |id, _| ids.push(id));
@@ -144,17 +144,16 @@ impl Observer {
         metrics::render(&self.source.observe(), &whole, self.options.detail)
     }
 
-    /// Takes down how late everything is, for the charts.
-    fn sample(&self, now: Instant) {
-        // In the order of the numbers.
-        let mut lags = Vec::new();
-        self.source.each(&mut |id, facts| lags.push((id, lag(facts, now))));
+    /// Takes down how late each database is, for the charts; in the order of their numbers.
+    fn take_down(&self, lags: &[(u64, Duration)], now: Instant) {
         let mut state = self.state();
-        state.rings.retain(|id, _| lags.binary_search_by_key(id, |(id, _)| *id).is_ok());
         let since = now.duration_since(self.started);
         state.ring.add(since, lags.iter().map(|(_, lag)| *lag).max().unwrap_or_default());
         for (id, lag) in lags {
-            state.rings.entry(id).or_default().add(since, lag);
+            state.rings.entry(*id).or_default().add(since, *lag);
+        }
+        if state.rings.len() > lags.len() {
+            state.rings.retain(|id, _| lags.binary_search_by_key(id, |(id, _)| *id).is_ok());
         }
     }
 

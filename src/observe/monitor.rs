@@ -9,7 +9,7 @@ use super::outbound::Outbound;
 use super::told::{self, AllTold, State, state};
 use super::webhook::{Bell, Webhook};
 use super::{MANY, Observer, view};
-use crate::health::{Cause, Grade, judge};
+use crate::health::{Cause, Grade, judge, lag};
 use crate::status::Health;
 
 /// How often to look: well within any objective, and rarely enough to cost nothing.
@@ -59,10 +59,11 @@ impl Observer {
 
     fn look(&self) -> Look {
         let now = Instant::now();
-        self.sample(now);
-        let mut look = Look::default();
+        let (mut look, mut lags) = (Look::default(), Vec::new());
         let mut live = false;
+        // All at once: with many databases, what this costs is fetching what is known about each.
         self.source.each(&mut |id, facts| {
+            lags.push((id, lag(facts, now)));
             let verdict = judge(facts, now, self.options.objective).overall;
             live |= facts.health == Health::Live;
             look.well &= verdict.reasons.iter().all(|reason| reason.cause == Cause::Absent);
@@ -76,6 +77,7 @@ impl Observer {
             look.states.push((id, state));
         });
         look.well &= live;
+        self.take_down(&lags, now);
         look
     }
 
