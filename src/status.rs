@@ -11,7 +11,7 @@ mod tally;
 mod work;
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
@@ -250,6 +250,16 @@ struct Databases {
     next: u64,
     /// In boxes: half of the places in a tree are empty.
     pinned: BTreeMap<DatabaseId, Box<Pinned>>,
+    /// Those that came, went or changed since somebody asked; `None`: nobody ever did.
+    news: Option<BTreeSet<DatabaseId>>,
+}
+
+impl Databases {
+    fn note(&mut self, id: DatabaseId) {
+        if let Some(news) = &mut self.news {
+            news.insert(id);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -300,6 +310,7 @@ impl Board {
         databases.next += 1;
         let facts = DatabaseFacts { since: facts.since.or(Some(Instant::now())), ..facts };
         databases.pinned.insert(id, Box::new(Pinned { facts, changed: None }));
+        databases.note(id);
         drop(databases);
         self.tell();
         id
@@ -307,7 +318,10 @@ impl Board {
 
     /// Takes everything about a database down. Those who wait for its news learn that there will be none.
     pub fn remove(&self, id: DatabaseId) {
-        let removed = self.databases().pinned.remove(&id);
+        let mut databases = self.databases();
+        let removed = databases.pinned.remove(&id);
+        databases.note(id);
+        drop(databases);
         if removed.is_some() {
             self.tell();
         }
@@ -328,6 +342,7 @@ impl Board {
         pinned.facts.looked = looked;
         if differs {
             pinned.changed.iter().for_each(|changed| changed.send_replace(()));
+            databases.note(id);
         }
         drop(databases);
         if differs {
@@ -337,9 +352,35 @@ impl Board {
 
     /// Somebody has looked at a database and found nothing new, and looks again after `poll`.
     pub fn looked(&self, id: DatabaseId, now: Instant, poll: Duration) {
-        if let Some(pinned) = self.databases().pinned.get_mut(&id) {
-            (pinned.facts.looked, pinned.facts.poll) = (Some(now), poll);
+        let mut databases = self.databases();
+        let Some(pinned) = databases.pinned.get_mut(&id) else { return };
+        let sooner = poll < pinned.facts.poll;
+        (pinned.facts.looked, pinned.facts.poll) = (Some(now), poll);
+        if sooner {
+            // Silence means something sooner, too.
+            databases.note(id);
         }
+    }
+
+    /// Those that came, went or changed since the last call, whether they are there or not; at the first call all. That
+    /// somebody has looked at one again is nothing new. For one who asks again and again.
+    pub fn news(&self) -> Vec<DatabaseId> {
+        let mut databases = self.databases();
+        match databases.news.replace(BTreeSet::new()) {
+            Some(news) => news.into_iter().collect(),
+            None => databases.pinned.keys().copied().collect(),
+        }
+    }
+
+    /// Shows what is known about some, without copying it; `None`: it is not there.
+    pub fn some(
+        &self,
+        ids: impl Iterator<Item = DatabaseId>,
+        mut look: impl FnMut(DatabaseId, Option<&DatabaseFacts>),
+    ) {
+        let databases = self.databases();
+        let _held = Held::begin();
+        ids.for_each(|id| look(id, databases.pinned.get(&id).map(|pinned| &pinned.facts)));
     }
 
     /// Everything on it now, in the order in which it was added.
@@ -420,6 +461,27 @@ mod tests {
         watch.borrow_and_update();
         board.update(id, |facts| facts.looked = Some(Instant::now()));
         assert!(!watch.has_changed().unwrap(), "a look is none");
+    }
+
+    #[test]
+    fn what_came_went_or_changed_is_told_once() {
+        let board = Board::default();
+        let [first, second] = [0, 1].map(|_| board.add(DatabaseFacts::default()));
+        assert_eq!(board.news(), [first, second]);
+        board.update(first, |facts| facts.looked = Some(Instant::now()));
+        board.looked(first, Instant::now(), Duration::from_secs(60));
+        assert_eq!(board.news(), [], "a look is none");
+        board.looked(first, Instant::now(), Duration::from_secs(5));
+        assert_eq!(board.news(), [first], "but who is looked at more often has to be");
+        board.update(second, |facts| facts.health = Health::Live);
+        let third = board.add(DatabaseFacts::default());
+        board.remove(first);
+        let news = board.news();
+        assert_eq!(news, [first, second, third]);
+        let mut there = Vec::new();
+        board.some(news.into_iter(), |id, facts| there.push((id, facts.is_some())));
+        assert_eq!(there, [(first, false), (second, true), (third, true)]);
+        assert_eq!(board.news(), []);
     }
 
     #[test]

@@ -103,6 +103,12 @@ pub struct Stepped {
     pub disk_full: bool,
 }
 
+impl Stepped {
+    /// Nothing: it is left alone.
+    pub const RESTING: Self =
+        Self { again: None, live: true, trouble: None, waiting: false, parked: true, disk_full: false };
+}
+
 /// Up to this size a database is compared sooner than anybody notices.
 const CHEAP_TO_COMPARE: u64 = 16 << 20;
 /// The wait before a database is left alone becomes longer by no more than 2 to this power.
@@ -179,10 +185,16 @@ impl Database {
         self.live.is_some()
     }
 
-    /// Whether the next step would open its files.
+    /// Whether it is left alone and its files are as they were, so that a step would do nothing.
+    pub fn rests(&self) -> bool {
+        self.live.is_none()
+            && self.retry_at.is_none()
+            && self.parked.as_ref().is_some_and(|parked| !parked.has_changed(&self.options))
+    }
+
+    /// Whether the next step would open its files, unless it rests.
     pub fn wants_in(&self, now: Instant) -> bool {
-        let rests = self.parked.as_ref().is_some_and(|parked| !parked.has_changed(&self.options));
-        self.live.is_none() && self.retry_at.map_or(!rests, |at| now >= at)
+        self.live.is_none() && self.retry_at.is_none_or(|at| now >= at)
     }
 
     /// When it may be left alone, should nothing happen until then. `sooner`: others
@@ -247,8 +259,8 @@ impl Database {
         if self.live.is_none() && self.retry_at.is_some_and(|at| now < at) {
             return self.stepped(self.retry_at);
         }
-        if self.retry_at.is_none() && self.parked.as_ref().is_some_and(|parked| !parked.has_changed(&self.options)) {
-            return Stepped { live: true, parked: true, ..Stepped::default() };
+        if self.rests() {
+            return Stepped::RESTING;
         }
         let was_live = self.live.is_some();
         let looked = self.attached(wall).and_then(|live| live.look(now, wall));

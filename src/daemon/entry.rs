@@ -177,7 +177,9 @@ impl Entry {
         if self.is_closing() {
             return;
         }
-        if database.wants_in(Instant::now()) && !self.enters(shared) {
+        // Asked once: for nearly all of many thousands, this is all there is to do.
+        let rests = database.rests();
+        if !rests && database.wants_in(Instant::now()) && !self.enters(shared) {
             return;
         }
         let log_path = database.options().log_path();
@@ -185,7 +187,13 @@ impl Entry {
         if watched == Watched::Fired {
             database.files_changed();
         }
-        let mut stepped = self.step_once(shared, &mut database);
+        let mut stepped = match rests && watched != Watched::Fired {
+            true => {
+                self.pin_up(shared, &mut database, Some(&Stepped::RESTING));
+                Stepped::RESTING
+            }
+            false => self.step_once(shared, &mut database),
+        };
         let found_something = stepped.again.is_some_and(|at| at <= Instant::now() + NEAR);
         let now = Instant::now();
         let echo = self.judge_events(watched, found_something, now);

@@ -43,8 +43,24 @@ pub fn lag(facts: &DatabaseFacts, now: Instant) -> Duration {
     waiting.chain(uncaptured).map(|since| age(since, now)).max().unwrap_or_default()
 }
 
+/// How long a database with this verdict, if it is well and followed, stays so unless something new is told about it, which is as long as
+/// it may be that nobody looks at it. `None`: it is not, or something waits.
+pub fn steady_until(facts: &DatabaseFacts, verdict: &Verdict, objective: Objective) -> Option<Instant> {
+    let well = facts.health == Health::Live && verdict.grade == Grade::Ok;
+    let quiet = facts.seen.is_none_or(|seen| seen.uncaptured.is_none())
+        && facts.replicas.iter().all(|replica| replica.waiting.is_none());
+    let looked = facts.looked.or(facts.since).filter(|_| well && quiet)?;
+    looked.checked_add(unwatched(facts, objective))
+}
+
+/// How long it may be that nobody looks at a log.
+fn unwatched(facts: &DatabaseFacts, objective: Objective) -> Duration {
+    objective.of(facts.interval).max(UNWATCHED).max(facts.poll * LOOKS)
+}
+
 fn local(facts: &DatabaseFacts, now: Instant, objective: Objective) -> Verdict {
     let mut verdict = Verdict::default();
+    let unwatched = unwatched(facts, objective);
     let objective = objective.of(facts.interval);
     let state_age = facts.since.map_or(Duration::ZERO, |since| age(since, now));
     let grade_after = |age: Duration| if age > objective { Grade::Failed } else { Grade::Degraded };
@@ -66,7 +82,7 @@ fn local(facts: &DatabaseFacts, now: Instant, objective: Objective) -> Verdict {
         Health::Stopped => verdict.add(Grade::Degraded, Cause::Stopped, "replication was stopped by hand".to_owned()),
         Health::Live => {
             let looked = facts.looked.or(facts.since).map_or(Duration::ZERO, |at| age(at, now));
-            if looked > objective.max(UNWATCHED).max(facts.poll * LOOKS) {
+            if looked > unwatched {
                 let text = format!("nobody has looked at its log for {}", show(looked));
                 verdict.add(Grade::Failed, Cause::Unwatched, text);
             }
@@ -241,6 +257,37 @@ mod tests {
             assert_eq!(late.overall.reasons[0].cause, cause, "{name}");
             assert_eq!(well, Judged { replicas: vec![Verdict::default(); 2], ..Judged::default() }, "{name}");
         }
+    }
+
+    /// Who is taken to be well until then, unless something is told, is well until then, with nothing waiting.
+    #[test]
+    fn whatever_time_alone_makes_worse_is_not_steady() {
+        let start = Instant::now();
+        let objective = Objective::new(Some(OBJECTIVE));
+        let now = start + Duration::from_secs(7200);
+        let none: fn(&mut DatabaseFacts, Instant) = |_, _| ();
+        let rare: fn(&mut DatabaseFacts, Instant) = |facts, _| facts.poll = Duration::from_secs(60);
+        let changes = DISAGREEMENTS.map(|(name, change, ..)| (name, change));
+        let mut steady = Vec::new();
+        for (name, change) in changes.into_iter().chain([("well", none), ("left alone", rare)]) {
+            for age in [0, 1, 9, 11, 30, 200].map(Duration::from_secs) {
+                let mut facts = healthy(now);
+                change(&mut facts, now - age);
+                let verdict = judge(&facts, now, objective).overall;
+                let Some(until) = steady_until(&facts, &verdict, objective) else { continue };
+                let grade = |at| judge(&facts, at, objective).overall.grade;
+                for at in [now, now + (until - now) / 2, until] {
+                    assert_eq!((grade(at), lag(&facts, at)), (Grade::Ok, Duration::ZERO), "{name}");
+                }
+                assert_eq!(grade(until + Duration::from_millis(1)), Grade::Failed, "{name}");
+                steady.push((name, (until - now).as_secs()));
+            }
+        }
+        steady.dedup();
+        assert_eq!(
+            steady,
+            [("frozen", 15), ("frozen", 14), ("frozen", 6), ("frozen", 4), ("well", 15), ("left alone", 180)]
+        );
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl Observer {
     pub(super) async fn detail(&self, id: u64) -> Option<DetailView> {
         let status = self.status();
         let database = status.databases.into_iter().find(|database| database.id == id)?;
-        let lag_history = self.state().rings.get(&id).map(super::ring::Ring::seconds).unwrap_or_default();
+        let lag_history = self.lag_history(id);
         let mut timelines = Vec::new();
         for (at, replica) in database.replicas.iter().enumerate() {
             let timeline = match self.source.kept(id, at) {

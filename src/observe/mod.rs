@@ -10,6 +10,7 @@
 mod families;
 mod heartbeat;
 mod history;
+mod looks;
 mod metrics;
 mod monitor;
 mod outbound;
@@ -36,6 +37,7 @@ pub use view::{Alarm, DatabaseView, ReplicaView, StatusView};
 pub use webhook::Webhook;
 
 use self::history::Histories;
+use self::looks::Look;
 use self::ring::Ring;
 use crate::health::{Grade, Objective, Verdict, judge};
 use crate::types::{Secret, Timestamp};
@@ -75,6 +77,8 @@ struct State {
     rings: BTreeMap<u64, Ring>,
     /// The worst of all.
     ring: Ring,
+    /// The last look, told as the time since the start.
+    looked: Duration,
     heartbeats: metrics::Calls,
     webhooks: metrics::Calls,
 }
@@ -144,17 +148,32 @@ impl Observer {
         metrics::render(&self.source.observe(), &whole, self.options.detail)
     }
 
-    /// Takes down how late each database is, for the charts; in the order of their numbers.
-    fn take_down(&self, lags: &[(u64, Duration)], now: Instant) {
+    /// Takes down how late each database is, for the charts.
+    fn take_down(&self, look: &Look, now: Instant) {
         let mut state = self.state();
         let since = now.duration_since(self.started);
-        state.ring.add(since, lags.iter().map(|(_, lag)| *lag).max().unwrap_or_default());
-        for (id, lag) in lags {
-            state.rings.entry(*id).or_default().add(since, *lag);
+        let last = std::mem::replace(&mut state.looked, since);
+        state.ring.add(since, look.lags.iter().map(|(_, lag)| *lag).max().unwrap_or_default());
+        for (id, lag) in &look.lags {
+            let ring = state.rings.entry(*id).or_default();
+            ring.was_in_time(last);
+            ring.add(since, *lag);
         }
-        if state.rings.len() > lags.len() {
-            state.rings.retain(|id, _| lags.binary_search_by_key(id, |(id, _)| *id).is_ok());
-        }
+        look.gone.iter().for_each(|id| drop(state.rings.remove(id)));
+    }
+
+    /// How late a database was, in seconds, for the charts.
+    fn lag_history(&self, id: u64) -> Vec<f32> {
+        let mut state = self.state();
+        let looked = state.looked;
+        state
+            .rings
+            .get_mut(&id)
+            .map(|ring| {
+                ring.was_in_time(looked);
+                ring.seconds()
+            })
+            .unwrap_or_default()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::heartbeat::{Heart, Heartbeat};
+use super::looks::{Look, Looks};
 use super::outbound::Outbound;
-use super::told::{self, AllTold, State, state};
+use super::told::{self, AllTold, Changed};
 use super::webhook::{Bell, Webhook};
 use super::{MANY, Observer, view};
-use crate::health::{Cause, Grade, judge, lag};
-use crate::status::Health;
+use crate::health::Grade;
 
 /// How often to look: well within any objective, and rarely enough to cost nothing.
 const LOOK: Duration = Duration::from_secs(1);
@@ -43,11 +43,11 @@ impl Observer {
             std::future::pending::<()>().await;
         };
         let looker = async {
-            let mut log = AllTold::new();
+            let (mut looks, mut log) = (Looks::default(), AllTold::new());
             loop {
-                let look = self.look();
+                let look = self.look(&mut looks);
                 say(&look, &mut log);
-                let pause = if look.states.len() > MANY { LOOK_AT_MANY } else { LOOK };
+                let pause = if look.there.len() > MANY { LOOK_AT_MANY } else { LOOK };
                 // Whoever calls looks at the newest.
                 let _ = send.send(Arc::new(look));
                 tokio::time::sleep(pause).await;
@@ -57,27 +57,10 @@ impl Observer {
         tokio::join!(caller, looker);
     }
 
-    fn look(&self) -> Look {
+    fn look(&self, looks: &mut Looks) -> Look {
         let now = Instant::now();
-        let (mut look, mut lags) = (Look::default(), Vec::new());
-        let mut live = false;
-        // All at once: with many databases, what this costs is fetching what is known about each.
-        self.source.each(&mut |id, facts| {
-            lags.push((id, lag(facts, now)));
-            let verdict = judge(facts, now, self.options.objective).overall;
-            live |= facts.health == Health::Live;
-            look.well &= verdict.reasons.iter().all(|reason| reason.cause == Cause::Absent);
-            look.overall = look.overall.max(verdict.grade);
-            let state = State {
-                grade: verdict.grade,
-                path: facts.path.clone(),
-                reason: verdict.reason().map(str::to_owned),
-                patience: self.options.objective.of(facts.interval),
-            };
-            look.states.push((id, state));
-        });
-        look.well &= live;
-        self.take_down(&lags, now);
+        let look = looks.look(&*self.source, now, self.options.objective);
+        self.take_down(&look, now);
         look
     }
 
@@ -99,7 +82,7 @@ impl Observer {
                 self.state().heartbeats.add(heard);
             }
             if let Some(bell) = &mut bell
-                && let Some(heard) = bell.ring(&look.states, look.overall, &host, outbound).await
+                && let Some(heard) = bell.ring(&look, &host, outbound).await
             {
                 self.state().webhooks.add(heard);
             }
@@ -107,28 +90,12 @@ impl Observer {
     }
 }
 
-/// What one look has shown.
-struct Look {
-    /// In the order of the numbers.
-    states: Vec<(u64, State)>,
-    overall: Grade,
-    /// At least one database is followed, and nothing is wrong with any but that some do not exist yet.
-    well: bool,
-}
-
-impl Default for Look {
-    fn default() -> Self {
-        Self { states: Vec::new(), overall: Grade::Ok, well: true }
-    }
-}
-
 /// One line when a database's health changes for longer than a moment.
 fn say(look: &Look, log: &mut AllTold) {
     let now = Instant::now();
-    for (id, previous) in told::observe(log, &look.states, now) {
-        let State { grade, path, reason, .. } = state(&look.states, id);
+    for Changed { id, path, grade, previous, reason } in told::observe(log, look, now) {
+        told::tell(log, id, grade);
         let path = path.display().to_string();
-        told::tell(log, id, *grade);
         let (status, previous) = (grade.name(), previous.name());
         let reason = reason.as_deref().unwrap_or_default();
         match grade {

@@ -49,6 +49,13 @@ impl Ring {
         self.in_time = self.in_time.min(MOST - self.values.len());
     }
 
+    /// Nobody had to look at it until then, because nothing waited.
+    pub(super) fn was_in_time(&mut self, until: Duration) {
+        if self.steps() > 0 {
+            self.add(until, Duration::ZERO);
+        }
+    }
+
     fn steps(&self) -> usize {
         self.in_time + self.values.len()
     }
@@ -82,8 +89,13 @@ mod tests {
             ring.add(Duration::from_secs(second), Duration::from_millis(if second % 30 == 7 { 1500 } else { 0 }));
         }
         assert_eq!(ring.seconds(), [1.5; MOST]);
+        ring.was_in_time(Duration::from_secs(7199));
+        assert_eq!(ring.seconds(), [1.5; MOST], "what was seen counts");
         ring.add(Duration::from_secs(7290), Duration::from_secs(1 << 20));
         let seconds = ring.seconds();
         assert_eq!((seconds.len(), seconds[MOST - 5], seconds[MOST - 4]), (MOST, 1.5, 6553.5));
+        ring.was_in_time(Duration::from_secs(7350));
+        ring.add(Duration::from_secs(7380), Duration::from_secs(1));
+        assert_eq!(ring.seconds()[MOST - 4..], [6553.5, 0.0, 0.0, 1.0]);
     }
 }

@@ -5,27 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::looks::Look;
 use crate::health::Grade;
 
-/// How one of many is.
-#[derive(Debug)]
-pub(super) struct State {
-    pub(super) grade: Grade,
-    pub(super) path: Arc<Path>,
-    pub(super) reason: Option<String>,
-    /// Being degraded for a shorter time is nothing to be told.
-    pub(super) patience: Duration,
-}
-
-/// How that one is.
-pub(super) fn state(states: &[(u64, State)], id: u64) -> &State {
-    let at = states.binary_search_by_key(&id, |(id, _)| *id).expect("asked of those that are there");
-    &states[at].1
-}
-
 /// What somebody was told last about something, and what it is like since.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Told {
+    path: Arc<Path>,
     last: Grade,
     now: Grade,
     since: Instant,
@@ -33,8 +19,8 @@ pub(super) struct Told {
 
 impl Told {
     /// Nobody was told anything: all is taken to be well.
-    fn new(now: Instant) -> Self {
-        Self { last: Grade::Ok, now: Grade::Ok, since: now }
+    fn new(path: Arc<Path>, now: Instant) -> Self {
+        Self { path, last: Grade::Ok, now: Grade::Ok, since: now }
     }
 
     /// It is like this now. `Some`: somebody should be told that it is no longer as it was, and how it was.
@@ -63,19 +49,32 @@ impl Told {
 /// What was told about each of many. Who is not in it was and is well, as nearly all are.
 pub(super) type AllTold = BTreeMap<u64, Told>;
 
-/// All are like this now. Who should be told about, with what was told last. Those who are not there any more are
-/// forgotten, since whoever took them away knows.
-pub(super) fn observe(all: &mut AllTold, states: &[(u64, State)], now: Instant) -> Vec<(u64, Grade)> {
-    all.retain(|id, told| !told.is_well() && states.binary_search_by_key(id, |(id, _)| *id).is_ok());
-    let mut changed = Vec::new();
-    for (id, state) in states {
-        if state.grade == Grade::Ok && !all.contains_key(id) {
-            continue;
-        }
-        let told = all.entry(*id).or_insert_with(|| Told::new(now));
-        changed.extend(told.observe(state.grade, now, state.patience).map(|previous| (*id, previous)));
+/// That one is no longer as somebody was told last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Changed {
+    pub(super) id: u64,
+    pub(super) path: Arc<Path>,
+    pub(super) grade: Grade,
+    pub(super) previous: Grade,
+    pub(super) reason: Option<String>,
+}
+
+/// All are like this now: what somebody should be told. Those who are not there any more are forgotten, since
+/// whoever took them away knows.
+pub(super) fn observe(all: &mut AllTold, look: &Look, now: Instant) -> Vec<Changed> {
+    all.retain(|id, told| !told.is_well() && look.is_there(*id));
+    for (id, state) in &look.troubled {
+        all.entry(*id).or_insert_with(|| Told::new(state.path.clone(), now));
     }
-    changed
+    let changed = all.iter_mut().filter_map(|(id, told)| {
+        let (grade, patience, reason) = match look.troubled.get(id) {
+            Some(state) => (state.grade, state.patience, state.reason.as_ref()),
+            None => (Grade::Ok, Duration::ZERO, None),
+        };
+        let previous = told.observe(grade, now, patience)?;
+        Some(Changed { id: *id, path: told.path.clone(), grade, previous, reason: reason.cloned() })
+    });
+    changed.collect()
 }
 
 /// It was told about one of those who were to be told about.
@@ -87,29 +86,35 @@ pub(super) fn tell(all: &mut AllTold, id: u64, grade: Grade) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::looks::State;
     use super::*;
 
     #[test]
     fn of_many_only_those_are_remembered_that_are_not_well() {
         let now = Instant::now();
-        let like = |grades: &[(u64, Grade)]| -> Vec<(u64, State)> {
-            let state = |grade| State { grade, path: Path::new("a").into(), reason: None, patience: Duration::ZERO };
-            grades.iter().map(|(id, grade)| (*id, state(*grade))).collect()
+        let path: Arc<Path> = Path::new("a").into();
+        let like = |troubled: &[(u64, Grade)], without: Option<u64>| {
+            let state = |grade| State { grade, path: path.clone(), reason: None, patience: Duration::ZERO };
+            let troubled = troubled.iter().map(|(id, grade)| (*id, state(*grade))).collect();
+            Look { troubled, there: (0..1000).filter(|id| Some(*id) != without).collect(), ..Look::default() }
+        };
+        let told = |all: &mut AllTold, look: &Look| {
+            let changed = observe(all, look, now);
+            changed.iter().map(|change| (change.id, change.previous, change.grade)).collect::<Vec<_>>()
         };
         let mut all = AllTold::new();
-        let mut ids: Vec<(u64, Grade)> = (0..1000).map(|id| (id, Grade::Ok)).collect();
-        assert_eq!((observe(&mut all, &like(&ids), now), all.len()), (vec![], 0));
-        (ids[3].1, ids[7].1, ids[9].1) = (Grade::Failed, Grade::Degraded, Grade::Failed);
-        let changed = [3, 7, 9].map(|id| (id, Grade::Ok));
-        assert_eq!(observe(&mut all, &like(&ids), now), changed);
-        assert_eq!(observe(&mut all, &like(&ids), now), changed, "until it was told");
+        assert_eq!((told(&mut all, &like(&[], None)), all.len()), (vec![], 0));
+        let three = like(&[(3, Grade::Failed), (7, Grade::Degraded), (9, Grade::Failed)], None);
+        let changed = [(3, Grade::Ok, Grade::Failed), (7, Grade::Ok, Grade::Degraded), (9, Grade::Ok, Grade::Failed)];
+        assert_eq!(told(&mut all, &three), changed);
+        assert_eq!(told(&mut all, &three), changed, "until it was told");
         tell(&mut all, 3, Grade::Failed);
         tell(&mut all, 7, Grade::Degraded);
-        (ids[3].1, ids[9].1) = (Grade::Ok, Grade::Ok);
-        ids.remove(7);
-        assert_eq!(observe(&mut all, &like(&ids), now), [(3, Grade::Failed)], "what nobody was told is over untold");
+        let well = like(&[], Some(7));
+        let over = [(3, Grade::Failed, Grade::Ok)];
+        assert_eq!(told(&mut all, &well), over, "what nobody was told is over untold, and 7 is gone");
         tell(&mut all, 3, Grade::Ok);
-        assert_eq!((observe(&mut all, &like(&ids), now), all.len()), (vec![], 0));
+        assert_eq!((told(&mut all, &well), all.len()), (vec![], 0));
     }
 
     #[test]
@@ -117,7 +122,7 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let patience = Duration::from_secs(30);
-        let mut told = Told::new(start);
+        let mut told = Told::new(Path::new("a").into(), start);
         assert_eq!(told.observe(Grade::Degraded, at(1), patience), None);
         assert_eq!(told.observe(Grade::Ok, at(10), patience), None);
         assert_eq!(told.observe(Grade::Degraded, at(20), patience), None);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::source::Observed;
-use super::told::State;
+use super::told::Changed;
 use super::{Observer, grades};
 use crate::daemon::ReplicaNumbers;
 use crate::health::{Grade, Reason, Verdict, judge, lag};
@@ -284,13 +284,14 @@ struct Change {
 const NAMED: usize = 50;
 
 impl Alarm {
-    pub(super) fn new<'a>(status: Grade, host: &str, changed: impl Iterator<Item = (&'a State, Grade)>) -> Self {
+    pub(super) fn new(status: Grade, host: &str, changed: &[Changed]) -> Self {
         let mut databases: Vec<Change> = changed
-            .map(|(state, previous)| Change {
-                path: state.path.display().to_string(),
-                status: state.grade,
-                previous,
-                reason: state.reason.clone(),
+            .iter()
+            .map(|change| Change {
+                path: change.path.display().to_string(),
+                status: change.grade,
+                previous: change.previous,
+                reason: change.reason.clone(),
             })
             .collect();
         databases.sort_by_key(|change| std::cmp::Reverse(change.status));

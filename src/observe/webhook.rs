@@ -6,11 +6,11 @@
 
 use std::time::{Duration, Instant};
 
+use super::looks::Look;
 use super::outbound::Outbound;
 use super::template::Template;
-use super::told::{self, AllTold, State, state};
+use super::told::{self, AllTold};
 use super::view::Alarm;
-use crate::health::Grade;
 use crate::types::Secret;
 
 /// Whom to call, and what to say.
@@ -45,19 +45,13 @@ impl Bell {
 
     /// Tells what has changed since it last was told. `None`: nothing, or not yet;
     /// else whether it was heard.
-    pub(super) async fn ring(
-        &mut self,
-        states: &[(u64, State)],
-        overall: Grade,
-        host: &str,
-        outbound: &Outbound,
-    ) -> Option<bool> {
+    pub(super) async fn ring(&mut self, look: &Look, host: &str, outbound: &Outbound) -> Option<bool> {
         let now = Instant::now();
-        let changed = told::observe(&mut self.told, states, now);
+        let changed = told::observe(&mut self.told, look, now);
         if changed.is_empty() || now < self.due {
             return None;
         }
-        let alarm = Alarm::new(overall, host, changed.iter().map(|(id, previous)| (state(states, *id), *previous)));
+        let alarm = Alarm::new(look.overall, host, &changed);
         let body = match &self.webhook.body {
             Some(template) => template.fill(&alarm.names()),
             None => serde_json::to_string(&alarm).expect("texts and numbers can be written"),
@@ -68,9 +62,7 @@ impl Bell {
         }
         match outbound.call("POST", &self.webhook.url, &headers, Some(body)).await {
             Ok(()) => {
-                for (id, _) in changed {
-                    told::tell(&mut self.told, id, state(states, id).grade);
-                }
+                changed.iter().for_each(|change| told::tell(&mut self.told, change.id, change.grade));
                 self.failures = 0;
                 Some(true)
             }
