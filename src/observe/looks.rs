@@ -18,8 +18,9 @@ use crate::status::Health;
 #[derive(Debug, Default)]
 pub(super) struct Looks {
     /// Those that are there, with how long each stays well unless something is told about it; `None`: it is to be
-    /// looked at again in any case.
-    steady: BTreeMap<u64, Option<Instant>>,
+    /// looked at again in any case. In the order of their numbers, and close together, since it is gone through at each
+    /// look.
+    steady: Vec<(u64, Option<Instant>)>,
 }
 
 /// What one look has shown.
@@ -79,7 +80,6 @@ impl Looks {
         let mut live = false;
         source.some(&ids, &mut |id, facts| {
             let Some(facts) = facts else {
-                self.steady.remove(&id);
                 look.gone.push(id);
                 return;
             };
@@ -88,16 +88,24 @@ impl Looks {
             look.well &= verdict.reasons.iter().all(|reason| reason.cause == Cause::Absent);
             look.overall = look.overall.max(verdict.grade);
             look.lags.push((id, lag(facts, now)));
-            self.steady.insert(id, steady_until(facts, &verdict, objective));
+            let until = steady_until(facts, &verdict, objective);
+            match self.steady.binary_search_by_key(&id, |(id, _)| *id) {
+                Ok(at) => self.steady[at].1 = until,
+                // Numbers are given in order: nearly always at the end.
+                Err(at) => self.steady.insert(at, (id, until)),
+            }
             if verdict.grade != Grade::Ok {
                 let reason = verdict.reason().map(str::to_owned);
                 let patience = objective.of(facts.interval);
                 look.troubled.insert(id, State { grade: verdict.grade, path: facts.path.clone(), reason, patience });
             }
         });
+        if !look.gone.is_empty() {
+            self.steady.retain(|(id, _)| look.gone.binary_search(id).is_err());
+        }
         // Only who is followed is ever steady.
-        look.well &= live || self.steady.values().any(Option::is_some);
-        look.there = self.steady.keys().copied().collect();
+        look.well &= live || self.steady.iter().any(|(_, until)| until.is_some());
+        look.there = self.steady.iter().map(|(id, _)| *id).collect();
         look
     }
 }
