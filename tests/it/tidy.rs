@@ -214,11 +214,14 @@ fn sql_for_the_live_database_stands_in_one_place() {
     }
 }
 
+/// What SQLite shows only through C pointers, and the one switch of glibc, which is a call with two numbers.
+const UNSAFE: [&str; 2] = ["capture/wal_index.rs", "cli/replicate/heap.rs"];
+
 #[test]
-fn unsafe_code_stands_in_one_place() {
+fn unsafe_code_stands_where_it_has_to() {
     for (file, text) in sources() {
         let has = code(&text).contains("unsafe {");
-        assert_eq!(has, file == "capture/wal_index.rs", "src/{file}");
+        assert_eq!(has, UNSAFE.contains(&file.as_str()), "src/{file}");
     }
 }
 
