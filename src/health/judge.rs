@@ -43,8 +43,8 @@ pub fn lag(facts: &DatabaseFacts, now: Instant) -> Duration {
     waiting.chain(uncaptured).map(|since| age(since, now)).max().unwrap_or_default()
 }
 
-/// How long a database with this verdict, if it is well and followed, stays so unless something new is told about it, which is as long as
-/// it may be that nobody looks at it. `None`: it is not, or something waits.
+/// How long a database with this verdict, if it is well and followed, stays so unless something new is told about it,
+/// which is as long as it may be that nobody looks at it. `None`: it is not, or something waits.
 pub fn steady_until(facts: &DatabaseFacts, verdict: &Verdict, objective: Objective) -> Option<Instant> {
     let well = facts.health == Health::Live && verdict.grade == Grade::Ok;
     let quiet = facts.seen.is_none_or(|seen| seen.uncaptured.is_none())
